@@ -1,6 +1,7 @@
 """Sections `tune`, `study`, `finetune`, `evaluate`: everything that trains or judges a classifier."""
 
 from dataclasses import dataclass
+from typing import Any
 
 from pipeline.config.rules import require, require_at_least, require_choice, require_fraction, require_positive
 
@@ -26,7 +27,7 @@ class Tune:
     """Trials side by side, >= 1. With 1 the sweep is the same bit for bit; with more it depends on timing."""
     batch_size: int
     """>= 1."""
-    space: dict[str, dict[str, object]]
+    space: dict[str, dict[str, Any]]
     """Per tuned value: {type: loguniform | uniform | choice, low, high | values}."""
 
     def __post_init__(self) -> None:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Protocol
 
+import torch
 from torch import Tensor
 
 UNLABELLED = -1
@@ -18,18 +19,34 @@ class Batch:
     images: Tensor
     labels: Tensor
 
+    def to(self, device: torch.device) -> "Batch":
+        return Batch(self.images.to(device, non_blocking=True), self.labels.to(device, non_blocking=True))
+
 
 @dataclass(frozen=True)
 class Losses:
-    """total: scalar to minimise.  parts: scalars to show, by name, detached or not; they need not sum to total."""
+    """total: scalar to minimise.  parts: scalars to show, by name; they need not sum to total."""
 
     total: Tensor
     parts: dict[str, Tensor]
 
 
 class LossModel(Protocol):
-    """A model that the single-loss Lightning module can train."""
+    """A model with one loss. `step` counts updates from 0; every random draw comes from `generator`."""
 
-    def training_losses(self, batch: Batch, generator: object) -> Losses: ...
+    def training_losses(self, batch: Batch, step: int, generator: torch.Generator) -> Losses: ...
 
-    def validation_losses(self, batch: Batch, generator: object) -> Losses: ...
+    def validation_losses(self, batch: Batch, step: int, generator: torch.Generator) -> Losses: ...
+
+
+class AdversarialModel(Protocol):
+    """A generator and a discriminator, each with a loss of its own."""
+
+    generator: torch.nn.Module
+    discriminator: torch.nn.Module
+
+    def discriminator_losses(self, batch: Batch, step: int, generator: torch.Generator) -> Losses: ...
+
+    def generator_losses(self, batch: Batch, step: int, generator: torch.Generator) -> Losses: ...
+
+    def update_average(self, step: int) -> None: ...

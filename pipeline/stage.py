@@ -1,0 +1,199 @@
+"""The stage context: what every stages/*.py runs inside.
+
+A stage holds a lock, reads typed parameters, works in a resume folder keyed by the hash of everything its result
+depends on, and publishes its outs only when all of it has succeeded. Killed at any point and run again, it goes on
+from what the resume folder holds and ends with the same bytes.
+"""
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pipeline import paths
+from pipeline.artifacts import write_json, write_text
+from pipeline.config.load import SECTIONS, Params, load_params
+from pipeline.config.pretrain import Layer
+from pipeline.config.run import Run
+from pipeline.guard import die_with_dvc, only_writer
+from pipeline.progress import Progress
+from pipeline.provenance import hash_inputs, import_closure
+from pipeline.tracking import Tracker, start_tracking
+
+S = TypeVar("S")
+
+NOT_IN_RESULTS = ("launch", "trials_at_once", "tracking")
+"""Keys of `run` that change where or how visibly a stage works, never what comes out."""
+
+
+class Stage:
+    """What a stage may touch. name: as DVC spells it, such as pretrain@conv1; root: the project's folder."""
+
+    def __init__(self, name: str, *, params: Params, keys: Sequence[str], work: Path, root: Path) -> None:
+        self.name, self.work, self.root = name, work, root
+        self._params, self._keys = params, keys
+        self._staging = work / "outputs"
+        self._outputs: list[Path] = []
+        self._tracker: Tracker | None = None
+        self._summary: dict[str, Any] = {}
+        shutil.rmtree(self._staging, ignore_errors=True)
+
+    @property
+    def run(self) -> Run:
+        """Section `run`. A key that can change results must be among the stage's declared parameters."""
+        return self._params.section(Run)
+
+    def section(self, kind: type[S]) -> S:
+        """A section by its dataclass; it must be among the stage's declared parameters."""
+        value = self._params.section(kind)
+        name = next(key for key, section in self._params.sections.items() if section is value)
+        assert name in self._keys, f"{self.name} reads {name}: declare it in run_stage(params=...) and dvc.yaml"
+        return value
+
+    def layer(self, name: str) -> Layer:
+        """One entry of pretrain.layers."""
+        assert f"pretrain.layers.{name}" in self._keys
+        return self._params.layers[name]
+
+    def output(self, path: Path) -> Path:
+        """A folder to write what `path` will hold. It takes its place when the whole stage has succeeded."""
+        folder = self._staging / path
+        folder.mkdir(parents=True, exist_ok=True)
+        self._outputs.append(path)
+        return folder
+
+    def write_metrics(self, values: Mapping[str, Any]) -> None:
+        """metrics/<stage>.json, and the summary of the W&B run. values: numbers, nested by name."""
+        path = paths.metrics(self.name)
+        write_json(self._staging / path, dict(values))
+        self._outputs.append(path)
+        self._summary = dict(values)
+
+    def say(self, text: str) -> None:
+        """A line for the person who watches."""
+        print(text, flush=True)
+
+    def progress(self, total: int, label: str) -> Progress:
+        return Progress(total, label)
+
+    def track(self, values: Mapping[str, float], step: int) -> None:
+        """Mirrors numbers to W&B; the first call starts the stage's run."""
+        if self._tracker is None:
+            self._tracker = start_tracking(
+                self.run.tracking,
+                stage=self.name,
+                group=run_group(self.root),
+                config=_declared(self._params, self._keys),
+                folder=self.root / paths.WORK / "wandb",
+            )
+        self._tracker.log(values, step)
+
+    def finish_tracking(self, exit_code: int) -> None:
+        if self._tracker is not None:
+            self._tracker.finish(self._summary, exit_code)
+
+    def publish(self) -> None:
+        """Moves every output to its place, replacing what is there."""
+        for path in self._outputs:
+            target = self.root / path
+            if target.is_dir():
+                shutil.rmtree(target)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            (self._staging / path).replace(target)
+
+
+def run_stage(
+    name: str,
+    body: Callable[[Stage], None],
+    *,
+    params: Sequence[str],
+    inputs: Sequence[Path] = (),
+) -> int:
+    """Runs `body` inside a stage context and returns the exit code.
+
+    params: the keys of params.yaml that the result depends on, as dvc.yaml lists them; inputs: the outs it reads.
+    What a person can fix (ValueError, OSError) ends with 1 and one message; its traceback goes to
+    .layerwise/errors/<stage>.log. Anything else is a bug and shows its traceback.
+    """
+    die_with_dvc()
+    root = Path.cwd()
+    try:
+        _run(name, body, keys=params, inputs=inputs, root=root)
+    except (ValueError, OSError) as error:
+        log = paths.WORK / "errors" / f"{name}.log"
+        _write_quietly(root / log, traceback.format_exc())
+        print(f"{name}: {_describe(error)}\n(details: {log})", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print(f"{name}: interrupted; run the same command again to go on", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _run(name: str, body: Callable[[Stage], None], *, keys: Sequence[str], inputs: Sequence[Path], root: Path) -> None:
+    with only_writer(root / paths.WORK / "locks" / name, f"stage {name}"):
+        params = load_params(root / "params.yaml")
+        code = import_closure(f"stages.{name.split('@')[0]}", root)
+        declared = _declared(params, keys)
+        before = hash_inputs(declared, inputs, code, root)
+        folder = root / paths.WORK / "work" / name
+        work = folder / before[:16]
+        work.mkdir(parents=True, exist_ok=True)
+        stage = Stage(name, params=params, keys=keys, work=work, root=root)
+        exit_code = 1
+        try:
+            body(stage)
+            if hash_inputs(_declared(load_params(root / "params.yaml"), keys), inputs, code, root) != before:
+                raise ValueError(
+                    f"code, parameters or inputs of {name} changed while it ran, so its result belongs to neither "
+                    "version: run it again"
+                )
+            stage.publish()
+            exit_code = 0
+        finally:
+            stage.finish_tracking(exit_code)
+        shutil.rmtree(folder)
+
+
+def _declared(params: Params, keys: Sequence[str]) -> dict[str, Any]:
+    """The values of the declared keys, by dotted name."""
+    values: dict[str, Any] = {}
+    for key in keys:
+        if key.startswith("pretrain.layers."):
+            values[key] = asdict(params.layers[key.removeprefix("pretrain.layers.")])
+        elif key in SECTIONS:
+            values[key] = asdict(params.sections[key])
+        else:
+            section, name = key.split(".")
+            values[key] = getattr(params.sections[section], name)
+    return values
+
+
+def run_group(root: Path) -> str:
+    """W&B group of all stages of one repro: the experiment's name, or what params.yaml and the commit make of it."""
+    given = os.environ.get("LAYERWISE_RUN_GROUP") or os.environ.get("DVC_EXP_NAME")
+    if given:
+        return given
+    git = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=root, capture_output=True, text=True, check=False)
+    digest = hashlib.sha256((root / "params.yaml").read_bytes()).hexdigest()[:8]
+    return f"repro-{git.stdout.strip() or 'nogit'}-{digest}"
+
+
+def _describe(error: ValueError | OSError) -> str:
+    if isinstance(error, OSError) and error.strerror and error.filename:
+        return f"{error.filename}: {error.strerror}"
+    return str(error) or type(error).__name__
+
+
+def _write_quietly(path: Path, text: str) -> None:
+    """A full disk must not hide the message that says so."""
+    try:
+        write_text(path, text)
+    except OSError:
+        return

@@ -1,0 +1,67 @@
+"""A W&B run, or nothing. The only importer of wandb. Metrics files are the record; W&B mirrors them."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+PROJECT = "layerwise"
+
+
+class Tracker(Protocol):
+    """Where a stage's curves and final numbers are mirrored."""
+
+    def log(self, values: Mapping[str, float], step: int) -> None: ...
+
+    def finish(self, summary: Mapping[str, Any], exit_code: int) -> None: ...
+
+
+class NullTracker:
+    """Tracks nothing: run.tracking is off."""
+
+    def log(self, values: Mapping[str, float], step: int) -> None:
+        """Drops the values."""
+
+    def finish(self, summary: Mapping[str, Any], exit_code: int) -> None:
+        """Does nothing."""
+
+
+class WandbTracker:
+    """One W&B run. mode: offline or online; folder: where offline runs lie until `wandb sync`."""
+
+    def __init__(self, mode: str, *, stage: str, group: str, config: Mapping[str, Any], folder: Path) -> None:
+        # Without a mode and a key wandb asks or fails, so the mode is always ours.
+        os.environ["WANDB_SILENT"] = "true"
+        for name in ("DIR", "CACHE_DIR", "CONFIG_DIR", "DATA_DIR"):
+            os.environ.setdefault(f"WANDB_{name}", str(folder.resolve()))
+        folder.mkdir(parents=True, exist_ok=True)
+        import wandb
+
+        try:
+            self._run = wandb.init(
+                project=os.environ.get("WANDB_PROJECT", PROJECT),
+                group=group,
+                job_type=stage.split("@")[0],
+                name=stage,
+                config=dict(config),
+                mode="online" if mode == "online" else "offline",
+                settings=wandb.Settings(silent=True, console="off", x_disable_stats=True, disable_git=True),
+            )
+        except wandb.errors.Error as error:
+            raise ValueError(
+                f"run.tracking is {mode} but W&B cannot start ({error}): run `wandb login`, or set it to offline or off"
+            ) from error
+
+    def log(self, values: Mapping[str, float], step: int) -> None:
+        self._run.log(dict(values), step=step)
+
+    def finish(self, summary: Mapping[str, Any], exit_code: int) -> None:
+        self._run.summary.update(dict(summary))
+        self._run.finish(exit_code=exit_code)
+
+
+def start_tracking(mode: str, *, stage: str, group: str, config: Mapping[str, Any], folder: Path) -> Tracker:
+    """mode: off, offline or online."""
+    if mode == "off":
+        return NullTracker()
+    return WandbTracker(mode, stage=stage, group=group, config=config, folder=folder)
