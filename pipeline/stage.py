@@ -12,7 +12,7 @@ import subprocess
 import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -32,12 +32,26 @@ NOT_IN_RESULTS = ("launch", "trials_at_once", "tracking")
 """Keys of `run` that change where or how visibly a stage works, never what comes out."""
 
 
-class Stage:
-    """What a stage may touch. name: as DVC spells it, such as pretrain@conv1; root: the project's folder."""
+@dataclass(frozen=True)
+class StageSpec:
+    """What a stage declares; a test holds dvc.yaml to it.
 
-    def __init__(self, name: str, *, params: Params, keys: Sequence[str], work: Path, root: Path) -> None:
-        self.name, self.work, self.root = name, work, root
-        self._params, self._keys = params, keys
+    name: as DVC spells it, such as pretrain@conv1; params: keys of params.yaml that its result depends on;
+    inputs: the outs of other stages that it reads; outputs: folders it makes, besides its metrics file.
+    """
+
+    name: str
+    params: tuple[str, ...]
+    inputs: tuple[Path, ...] = ()
+    outputs: tuple[Path, ...] = ()
+
+
+class Stage:
+    """What a stage may touch. root: the project's folder; work: the resume folder."""
+
+    def __init__(self, spec: StageSpec, *, params: Params, work: Path, root: Path) -> None:
+        self.name, self.work, self.root = spec.name, work, root
+        self._spec, self._params, self._keys = spec, params, spec.params
         self._staging = work / "outputs"
         self._outputs: list[Path] = []
         self._tracker: Tracker | None = None
@@ -53,7 +67,7 @@ class Stage:
         """A section by its dataclass; it must be among the stage's declared parameters."""
         value = self._params.section(kind)
         name = next(key for key, section in self._params.sections.items() if section is value)
-        assert name in self._keys, f"{self.name} reads {name}: declare it in run_stage(params=...) and dvc.yaml"
+        assert name in self._keys, f"{self.name} reads {name}: declare it in its StageSpec and dvc.yaml"
         return value
 
     def layer(self, name: str) -> Layer:
@@ -63,6 +77,7 @@ class Stage:
 
     def output(self, path: Path) -> Path:
         """A folder to write what `path` will hold. It takes its place when the whole stage has succeeded."""
+        assert path in self._spec.outputs, f"{self.name} makes {path}: declare it in its StageSpec and dvc.yaml"
         folder = self._staging / path
         folder.mkdir(parents=True, exist_ok=True)
         self._outputs.append(path)
@@ -108,51 +123,48 @@ class Stage:
             (self._staging / path).replace(target)
 
 
-def run_stage(
-    name: str,
-    body: Callable[[Stage], None],
-    *,
-    params: Sequence[str],
-    inputs: Sequence[Path] = (),
-) -> int:
+def run_stage(spec: StageSpec, body: Callable[[Stage], None]) -> int:
     """Runs `body` inside a stage context and returns the exit code.
 
-    params: the keys of params.yaml that the result depends on, as dvc.yaml lists them; inputs: the outs it reads.
     What a person can fix (ValueError, OSError) ends with 1 and one message; its traceback goes to
     .layerwise/errors/<stage>.log. Anything else is a bug and shows its traceback.
     """
     die_with_dvc()
     root = Path.cwd()
     try:
-        _run(name, body, keys=params, inputs=inputs, root=root)
+        _run(spec, body, root)
     except (ValueError, OSError) as error:
-        log = paths.WORK / "errors" / f"{name}.log"
+        log = paths.WORK / "errors" / f"{spec.name}.log"
         _write_quietly(root / log, traceback.format_exc())
-        print(f"{name}: {_describe(error)}\n(details: {log})", file=sys.stderr)
+        print(f"{spec.name}: {_describe(error)}\n(details: {log})", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print(f"{name}: interrupted; run the same command again to go on", file=sys.stderr)
+        print(f"{spec.name}: interrupted; run the same command again to go on", file=sys.stderr)
         return 130
     return 0
 
 
-def _run(name: str, body: Callable[[Stage], None], *, keys: Sequence[str], inputs: Sequence[Path], root: Path) -> None:
-    with only_writer(root / paths.WORK / "locks" / name, f"stage {name}"):
+def _run(spec: StageSpec, body: Callable[[Stage], None], root: Path) -> None:
+    with only_writer(root / paths.WORK / "locks" / spec.name, f"stage {spec.name}"):
         params = load_params(root / "params.yaml")
-        code = import_closure(f"stages.{name.split('@')[0]}", root)
-        declared = _declared(params, keys)
-        before = hash_inputs(declared, inputs, code, root)
-        folder = root / paths.WORK / "work" / name
+        code = import_closure(f"stages.{spec.name.split('@')[0]}", root)
+
+        def hash_now() -> str:
+            declared = _declared(load_params(root / "params.yaml"), spec.params)
+            return hash_inputs(declared, spec.inputs, code, root)
+
+        before = hash_now()
+        folder = root / paths.WORK / "work" / spec.name
         work = folder / before[:16]
         work.mkdir(parents=True, exist_ok=True)
-        stage = Stage(name, params=params, keys=keys, work=work, root=root)
+        stage = Stage(spec, params=params, work=work, root=root)
         exit_code = 1
         try:
             body(stage)
-            if hash_inputs(_declared(load_params(root / "params.yaml"), keys), inputs, code, root) != before:
+            if hash_now() != before:
                 raise ValueError(
-                    f"code, parameters or inputs of {name} changed while it ran, so its result belongs to neither "
-                    "version: run it again"
+                    f"code, parameters or inputs of {spec.name} changed while it ran, so its result belongs to "
+                    "neither version: run it again"
                 )
             stage.publish()
             exit_code = 0

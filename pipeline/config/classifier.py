@@ -27,6 +27,8 @@ class Tune:
     """Trials side by side, >= 1. With 1 the sweep is the same bit for bit; with more it depends on timing."""
     batch_size: int
     """>= 1."""
+    start: dict[str, float]
+    """The first trial of every sweep: lr, weight_decay and dropout."""
     space: dict[str, dict[str, Any]]
     """Per tuned value: {type: loguniform | uniform | choice, low, high | values}."""
 
@@ -38,6 +40,7 @@ class Tune:
             require_at_least(f"tune.{key}", getattr(self, key), 1)
         require_at_least("tune.reduction_factor", self.reduction_factor, 2)
         require(self.reports <= self.steps, "tune.reports", self.reports, "<= tune.steps")
+        require(sorted(self.start) == sorted(TUNABLE), "keys of tune.start", sorted(self.start), f"exactly {TUNABLE}")
         for name in self.space:
             require_choice("a key of tune.space", name, TUNABLE)
 

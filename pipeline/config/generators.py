@@ -47,6 +47,8 @@ class Gan:
     """Steps between R1 penalties (lazy regularisation), >= 1."""
     ema_decay: float
     """Decay of the generator's moving average used for sampling, in [0, 1)."""
+    diffaugment: bool
+    """Translate and cut out real and generated images before the discriminator sees them (Zhao 2020): for few data."""
     steps: int
     """Discriminator and generator update pairs, >= 1."""
     batch_size: int

@@ -77,21 +77,21 @@ def _load_layers(tree: DictConfig, path: Path) -> dict[str, Layer]:
     if not isinstance(entries, DictConfig) or len(entries) == 0:
         raise ValueError(f"pretrain.layers in {path} must hold at least one layer")
     layers: dict[str, Layer] = {}
-    for name, entry in entries.items():
+    for name, entry in ((str(name), entry) for name, entry in entries.items()):
         key = f"pretrain.layers.{name}"
         kind = entry.get("kind") if isinstance(entry, DictConfig) else None
         require(kind in ("conv", "dense"), f"{key}.kind", kind, "conv or dense")
         section: type[ConvLayer] | type[DenseLayer] = ConvLayer if kind == "conv" else DenseLayer
-        layers[str(name)] = _build(section, entry, key, path)
+        layers[name] = _build(section, entry, key, path)
     return layers
 
 
 def _build(section: type[S], tree: DictConfig, key: str, path: Path) -> S:
     known = list(section.__dataclass_fields__)  # type: ignore[attr-defined]
-    for name in tree:
-        _require_known(str(name), known, f"key of {key}", path)
+    for name in map(str, tree):
+        _require_known(name, known, f"key of {key}", path)
         if isinstance(tree[name], bool):
-            wanted = str(section.__dataclass_fields__[str(name)].type)  # type: ignore[attr-defined]
+            wanted = str(section.__dataclass_fields__[name].type)  # type: ignore[attr-defined]
             require("bool" in wanted, f"{key}.{name}", tree[name], "a number, not true or false")
     try:
         return cast("S", OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(section), tree)))

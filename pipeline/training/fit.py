@@ -1,0 +1,122 @@
+"""Fits a model: the only place that builds a `pl.Trainer`."""
+
+import logging
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import pytorch_lightning as pl
+from torch import nn
+
+from pipeline.models.losses import Batch
+from pipeline.training.module import AdversarialModule, Epoch, FitModule, SingleLossModule
+from pipeline.training.plan import FitPlan
+from pipeline.training.stream import Stream
+
+PRECISION = {"32": "32-true", "bf16": "bf16-mixed"}
+
+OnEpoch = Callable[[int, Epoch], None]
+
+
+def fit(
+    model: nn.Module,
+    stream: Stream,
+    plan: FitPlan,
+    *,
+    validation: Sequence[Batch] = (),
+    checkpoint: Path | None = None,
+    on_epoch: OnEpoch | None = None,
+) -> list[Epoch]:
+    """Trains `model` in place and returns one entry per epoch: {"step", "train/<part>", "val/<part>"}.
+
+    checkpoint: a file that is written after every epoch and, if it exists, is gone on from; the result is the same
+    bit for bit as that of a fit that was never stopped. on_epoch(step, entry) hears of every epoch as it ends; an
+    exception it raises stops the fit. Raises ValueError when a loss is not finite.
+    """
+    adversarial = hasattr(model, "discriminator_losses")
+    module = AdversarialModule(model, stream, plan) if adversarial else SingleLossModule(model, stream, plan)
+    with warnings.catch_warnings():
+        _silence()
+        trainer = make_trainer(plan, [_AfterEpoch(checkpoint, on_epoch)])
+        steps = _Steps(module)
+        resume = checkpoint if checkpoint is not None and checkpoint.is_file() else None
+        loader = _Whole(validation) if validation and not adversarial else None
+        trainer.fit(module, steps, loader, ckpt_path=resume, weights_only=resume is not None)
+    model.to("cpu").eval()
+    return module.history
+
+
+def make_trainer(plan: FitPlan, callbacks: list[pl.Callback]) -> pl.Trainer:
+    """A bare trainer: per-step logging, the bar and Lightning's checkpoints cost more than a small model's step."""
+    return pl.Trainer(
+        accelerator=plan.accelerator,
+        devices=1,
+        precision=PRECISION[plan.precision],  # type: ignore[arg-type]
+        max_epochs=plan.epochs,
+        callbacks=callbacks,
+        deterministic=plan.accelerator != "cpu",  # on CPU our operators are deterministic, and the switch costs speed
+        logger=False,
+        enable_checkpointing=bool(callbacks),
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+    )
+
+
+class _Steps:
+    """The update numbers of the coming epoch: batches are computed from them inside the step.
+
+    Counted from the history, which a checkpoint restores before Lightning asks for the first batch; its own epoch
+    counter is restored later.
+    """
+
+    def __init__(self, module: FitModule) -> None:
+        self._module = module
+
+    def __iter__(self) -> Iterator[int]:
+        first = self._module.steps_done
+        return iter(range(first, min(first + self._module.plan.steps_per_epoch, self._module.plan.steps)))
+
+
+class _Whole:
+    """Validation batches as one loader: Lightning would take a list for a collection of loaders."""
+
+    def __init__(self, batches: Sequence[Batch]) -> None:
+        self._batches = batches
+
+    def __iter__(self) -> Iterator[Batch]:
+        return iter(self._batches)
+
+    def __len__(self) -> int:
+        return len(self._batches)
+
+
+class _AfterEpoch(pl.callbacks.Checkpoint):
+    """Saves, then reports: a listener that stops the fit loses nothing.
+
+    A `Checkpoint` by type, because Lightning runs those after the module's own hook, when the history is complete.
+    """
+
+    def __init__(self, checkpoint: Path | None, on_epoch: OnEpoch | None) -> None:
+        super().__init__()
+        self._checkpoint, self._on_epoch = checkpoint, on_epoch
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        assert isinstance(pl_module, FitModule)
+        if self._checkpoint is not None and trainer.current_epoch + 1 < pl_module.plan.epochs:
+            self._checkpoint.parent.mkdir(parents=True, exist_ok=True)
+            temporary = self._checkpoint.with_suffix(".tmp")
+            trainer.save_checkpoint(temporary)
+            temporary.replace(self._checkpoint)
+        if self._on_epoch is not None:
+            entry = pl_module.history[-1]
+            self._on_epoch(int(entry["step"]), entry)
+
+
+def _silence() -> None:
+    """Tips and hints that are Lightning's, not ours."""
+    for name in ("pytorch_lightning.utilities.rank_zero", "pytorch_lightning.accelerators.cuda", "pytorch_lightning"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", module=r"pytorch_lightning\..*")
+    warnings.filterwarnings("ignore", message=r".*isinstance\(treespec, LeafSpec\).*")
+    warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\..*")

@@ -1,0 +1,121 @@
+"""The two Lightning modules: one for models with a single loss, one for a generator against a discriminator."""
+
+from typing import Any, cast
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+
+from pipeline.models.losses import AdversarialModel, Batch, Losses, LossModel
+from pipeline.seeding import derive_seed, make_generator
+from pipeline.training.plan import FitPlan, make_optimizer, schedule_factor
+from pipeline.training.stream import Stream
+
+Epoch = dict[str, float]
+
+
+class FitModule(pl.LightningModule):
+    """What both modules share: batches and randomness by step, epoch means, the history that a checkpoint carries."""
+
+    def __init__(self, model: nn.Module, stream: Stream, plan: FitPlan) -> None:
+        super().__init__()
+        self.model, self.stream, self.plan = model, stream, plan
+        self.history: list[Epoch] = []
+        self._sums: dict[str, Tensor] = {}
+        self._count = 0
+
+    @property
+    def steps_done(self) -> int:
+        """Updates in finished epochs."""
+        return int(self.history[-1]["step"]) if self.history else 0
+
+    def begin_step(self, step: int) -> tuple[Batch, torch.Generator]:
+        """The batch and the generator of `step`. Dropout draws from the global state, so that is seeded too."""
+        torch.manual_seed(derive_seed(self.plan.seed, "dropout", step))
+        return self.stream.batch(step).to(self.device), self.generator(step)
+
+    def generator(self, step: int, purpose: str = "noise") -> torch.Generator:
+        return make_generator(self.plan.seed, purpose, step, device=self.device)
+
+    def collect(self, losses: Losses, step: int, prefix: str, weight: int = 1) -> None:
+        """Adds the parts to the epoch's means, on the device. Raises ValueError on a value that is not finite."""
+        if not torch.isfinite(losses.total):
+            raise ValueError(_not_finite(losses, step))
+        for name, value in {"loss": losses.total, **losses.parts}.items():
+            key = f"{prefix}/{name}"
+            self._sums[key] = self._sums.get(key, torch.zeros((), device=self.device)) + value.detach() * weight
+
+    def on_train_epoch_start(self) -> None:
+        self._sums, self._count = {}, 0
+
+    def on_train_epoch_end(self) -> None:
+        """Validation has run by now, so one entry holds both."""
+        last = min(self.steps_done + self.plan.steps_per_epoch, self.plan.steps)
+        counts = {"train": last - self.steps_done, "val": max(self._count, 1)}
+        epoch = {key: float(total) / counts[key.split("/")[0]] for key, total in self._sums.items()}
+        self.log_dict(epoch)
+        self.history.append({"step": last, **epoch})
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["history"] = self.history
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.history = checkpoint["history"]
+
+
+class SingleLossModule(FitModule):
+    """Trains an RBM, a VAE or a classifier: anything with `training_losses`."""
+
+    def training_step(self, step: int, _: int) -> Tensor:
+        batch, generator = self.begin_step(step)
+        losses = cast("LossModel", self.model).training_losses(batch, step, generator)
+        self.collect(losses, step, "train")
+        return losses.total
+
+    def validation_step(self, batch: Batch, index: int) -> None:
+        step = self.steps_done + self.plan.steps_per_epoch
+        generator = self.generator(index, "validation")
+        losses = cast("LossModel", self.model).validation_losses(batch.to(self.device), step, generator)
+        self._count += len(batch.labels)
+        self.collect(losses, step, "val", weight=len(batch.labels))
+
+    def configure_optimizers(self) -> Any:
+        optimizer = make_optimizer(self.model, self.plan)
+        factor = lambda step: schedule_factor(self.plan.schedule, step, self.plan.steps)  # noqa: E731
+        return [optimizer], [{"scheduler": LambdaLR(optimizer, factor), "interval": "step"}]
+
+
+class AdversarialModule(FitModule):
+    """Trains a GAN: one discriminator update, then one generator update, a step."""
+
+    def __init__(self, model: nn.Module, stream: Stream, plan: FitPlan) -> None:
+        super().__init__(model, stream, plan)
+        self.automatic_optimization = False
+
+    def training_step(self, step: int, _: int) -> None:
+        batch, generator = self.begin_step(step)
+        gan = cast("AdversarialModel", self.model)
+        for_discriminator, for_generator = cast("list[Optimizer]", self.optimizers())
+        self._update(for_discriminator, gan.discriminator_losses(batch, step, generator), step, "train/d")
+        gan.discriminator.requires_grad_(False)  # its gradients for the generator's loss would be thrown away
+        self._update(for_generator, gan.generator_losses(batch, step, generator), step, "train/g")
+        gan.discriminator.requires_grad_(True)
+        gan.update_average(step)
+
+    def _update(self, optimizer: Optimizer, losses: Losses, step: int, prefix: str) -> None:
+        optimizer.zero_grad()
+        self.manual_backward(losses.total)
+        optimizer.step()
+        self.collect(losses, step, prefix)
+
+    def configure_optimizers(self) -> Any:
+        gan = cast("AdversarialModel", self.model)
+        return [make_optimizer(gan.discriminator, self.plan), make_optimizer(gan.generator, self.plan)], []
+
+
+def _not_finite(losses: Losses, step: int) -> str:
+    parts = {name: float(value.detach()) for name, value in {"loss": losses.total, **losses.parts}.items()}
+    bad = ", ".join(f"{name} = {value}" for name, value in parts.items() if not torch.isfinite(torch.tensor(value)))
+    return f"training diverged at step {step}: {bad}; lower the learning rate (lr) of this stage in params.yaml"
