@@ -5,15 +5,14 @@ from dataclasses import dataclass
 from pipeline.config.rules import require, require_at_least, require_choice, require_fraction
 
 SOURCES = ("embedded", "mnist", "fashion_mnist", "kmnist", "npz", "idx", "image_folder")
-NEEDS_PATH = ("npz", "idx", "image_folder")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Data:
     source: str
     """embedded (5,000 MNIST digits), mnist, fashion_mnist, kmnist, npz, idx or image_folder."""
-    path: str | None
-    """File (npz) or folder (idx, image_folder) of the source; null for the named sets."""
+    path: str
+    """File (npz) or folder (idx, image_folder) of your own images; a dependency of `prepare` whatever the source."""
     image_size: int | None
     """Side in pixels to which images of a folder are resized, a multiple of 4 in 28..64; null keeps their size."""
     channels: int | None
@@ -29,8 +28,7 @@ class Data:
 
     def __post_init__(self) -> None:
         require_choice("data.source", self.source, SOURCES)
-        needs_path = self.source in NEEDS_PATH
-        require(bool(self.path) or not needs_path, "data.path", self.path, f"given for source {self.source}")
+        require(bool(self.path), "data.path", self.path, "a file or folder (data/ when the source needs none)")
         if self.image_size is not None:
             in_range = 28 <= self.image_size <= 64 and self.image_size % 4 == 0
             require(in_range, "data.image_size", self.image_size, "a multiple of 4 in 28..64, or null")

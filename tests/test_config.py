@@ -1,0 +1,80 @@
+import ast
+from pathlib import Path
+
+import pytest
+
+from pipeline.config.load import SECTIONS, load_params
+from pipeline.config.run import Run
+
+PARAMS = Path(__file__).parent.parent / "params.yaml"
+
+
+def test_the_shipped_params_are_valid_and_typed() -> None:
+    params = load_params(PARAMS)
+    assert isinstance(params.section(Run).seed, int)
+    assert set(params.sections) == set(SECTIONS)
+    assert [layer.kind for layer in params.layers.values()] == ["conv", "conv", "dense"]
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("vae.latnt_dim=3", r"unknown key of vae in .*'latnt_dim'; did you mean latent_dim\?"),
+        ("vea.latent_dim=3", r"unknown section in .*'vea'; did you mean vae\?"),
+        ("pretrain.layers.conv1.steps_=3", r"unknown key of pretrain.layers.conv1 .*did you mean steps\?"),
+        ("vae.latent_dim=many", r"vae.latent_dim in .*'many'.*correct its type"),
+        ("vae.latent_dim=1.5", r"vae.latent_dim in .*correct its type"),
+        ("run.seed=true", r"run.seed must be a number, not true or false"),
+        ("vae.beta=null", r"vae.beta in .*correct its type"),
+        ("gan.betas=0.5", r"gan.betas in .*correct its type"),
+        ("data.label_budgets=[50,b]", r"data.label_budgets\[1\] in .*'b'"),
+        ("pretrain.layers.conv1.lr=-1", r"pretrain.layers.conv1.lr must be > 0, got -1.0: set it in params.yaml"),
+        ("run.precision=16", r"run.precision must be one of 32, bf16, got '16'"),
+        ("data.label_budgets=[200,50]", r"data.label_budgets must be rising counts"),
+        ("data.test_fraction=0.95", r"data.validation_fraction \+ data.test_fraction must be < 1"),
+        ("data.image_size=30", r"data.image_size must be a multiple of 4 in 28..64"),
+        ("tune.budget=51", r"tune.budget must be one of data.label_budgets \[50, 200, 1000\], got 51"),
+        ("study.arms=[cdbn]", r"study.arms must be a list with scratch in it"),
+        ("augment.generators=[vae]", r"study.arms must be in augment.generators .*, got 'gan'"),
+        ("pretrain.layers.conv2.below=prepare", r"pretrain.layers.conv2.below must be pretrain/conv1"),
+    ],
+)
+def test_a_bad_value_is_an_error_that_names_key_value_and_rule(override: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        load_params(PARAMS, [override])
+
+
+def test_a_missing_key_is_an_error_not_a_default(tmp_path: Path) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_text(PARAMS.read_text().replace("  latent_dim: 16\n", ""))
+    with pytest.raises(ValueError, match=r"vae.latent_dim is missing from .*: add it"):
+        load_params(path)
+
+
+def test_a_missing_section_is_an_error(tmp_path: Path) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_text(PARAMS.read_text().split("\nevaluate:")[0])
+    with pytest.raises(ValueError, match="section evaluate is missing"):
+        load_params(path)
+
+
+@pytest.mark.parametrize("text", ["a: [1", "- 1\n- 2\n", "run: {seed: '${nothing.here}'}"])
+def test_a_broken_file_is_one_clear_error(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=r"params\.yaml"):
+        load_params(path)
+
+
+def test_scientific_notation_without_a_dot_is_a_float() -> None:
+    assert load_params(PARAMS, ["vae.lr=1e-4"]).sections["vae"].lr == 1e-4
+
+
+def test_every_key_is_documented_where_it_is_declared() -> None:
+    for file in (PARAMS.parent / "pipeline" / "config").glob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.ClassDef) and node.name != "Params":
+                for field, after in zip(node.body, node.body[1:], strict=False):
+                    if isinstance(field, ast.AnnAssign):
+                        documented = isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant)
+                        assert documented, f"{file.name}: {node.name}.{ast.unparse(field.target)} has no docstring"
