@@ -1,0 +1,148 @@
+"""A local Ray, started quietly, bound to loopback, and stopped however the block ends.
+
+Imports ray inside its functions: several of Ray's settings are read from the environment when it is imported.
+"""
+
+import logging
+import os
+import re
+import secrets
+import shutil
+import signal
+import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+
+MEBIBYTE = 2**20
+PREFIX = "layerwise-ray-"
+MAX_TEMP_LENGTH = 40
+"""Ray puts unix sockets some 60 characters below its folder, and the kernel allows 107 in all."""
+
+ENVIRONMENT = {
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # on Linux this binds every port to 127.0.0.1 instead of to all
+    "RAY_AUTH_MODE": "token",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # silences a FutureWarning, and leaves the GPUs visible to workers
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
+    "RAY_AIR_NEW_OUTPUT": "0",  # the new output engine prints its tables even at verbose=0
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Tune's handler turns Ctrl-C into "return what there is"
+    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",  # failed trials are reported by us, once
+    "OMP_WAIT_POLICY": "PASSIVE",  # idle OpenMP threads of one worker must not spin beside another
+}
+
+
+@contextmanager
+def local_ray(num_cpus: int, shared_bytes: int = 0) -> Iterator[None]:
+    """Starts a Ray of its own on this machine for the block.
+
+    num_cpus: slots for workers, which need not match the cores; shared_bytes: size of the data that workers share.
+    Raises ValueError when Ray does not start.
+    """
+    with _environment(), _temporary_folder() as folder, _own_signal_handlers():
+        import ray
+
+        try:
+            _init(num_cpus, shared_bytes, folder)
+            # Ray prints a paragraph for each worker that dies, whatever log_to_driver says; ours is a line.
+            ray._private.worker._worker_logs_enabled = False
+            yield
+        finally:
+            ray.shutdown()
+            ray._private.worker._worker_logs_enabled = True
+
+
+def _init(num_cpus: int, shared_bytes: int, folder: Path) -> None:
+    import ray
+
+    try:
+        ray.init(
+            address="local",  # never join a cluster that RAY_ADDRESS happens to name
+            num_cpus=num_cpus,
+            num_gpus=0,
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level=logging.CRITICAL,
+            object_store_memory=store_size(shared_bytes),
+            _temp_dir=str(folder),
+        )
+    except (RuntimeError, ConnectionError, TimeoutError) as error:
+        raise ValueError(
+            f"Ray did not start on this machine ({_first_line(error)}): free memory and space in /dev/shm and "
+            f"{folder.parent}, or set run.launch to local in params.yaml"
+        ) from error
+
+
+def store_size(shared_bytes: int) -> int:
+    """Bytes for the object store: twice the shared data, because results pass through it too; at least 256 MiB."""
+    return max(256 * MEBIBYTE, 2 * shared_bytes + 64 * MEBIBYTE)
+
+
+@contextmanager
+def _environment() -> Iterator[None]:
+    """Sets what the user has not set, for the block."""
+    wanted = dict(ENVIRONMENT)
+    if "RAY_AUTH_TOKEN_PATH" not in os.environ:
+        wanted["RAY_AUTH_TOKEN"] = _token()
+    added = {name: value for name, value in wanted.items() if name not in os.environ}
+    os.environ.update(added)
+    try:
+        yield
+    finally:
+        for name in added:
+            os.environ.pop(name, None)
+
+
+@cache
+def _token() -> str:
+    """Without one in the environment Ray leaves a token, readable by all, in the home folder.
+
+    One for the life of the process, because Ray reads it once.
+    """
+    return secrets.token_hex(32)
+
+
+@contextmanager
+def _temporary_folder() -> Iterator[Path]:
+    """A fresh folder with a short path; what killed processes of ours left behind is removed on the way."""
+    parent = Path(tempfile.gettempdir())
+    if len(str(parent)) > MAX_TEMP_LENGTH:
+        parent = Path("/tmp")
+    for stale in parent.glob(f"{PREFIX}*"):
+        owner = re.fullmatch(rf"{PREFIX}(\d+)-\w+", stale.name)
+        if owner and not _is_alive(int(owner[1])):
+            shutil.rmtree(stale, ignore_errors=True)
+    folder = Path(tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-", dir=parent))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # another user's
+        return True
+    return True
+
+
+@contextmanager
+def _own_signal_handlers() -> Iterator[None]:
+    """Ray replaces the handler of SIGTERM and keeps it after its shutdown."""
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, before)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
