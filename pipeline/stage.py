@@ -178,7 +178,10 @@ def _declared(params: Params, keys: Sequence[str]) -> dict[str, Any]:
     values: dict[str, Any] = {}
     for key in keys:
         if key.startswith("pretrain.layers."):
-            values[key] = asdict(params.layers[key.removeprefix("pretrain.layers.")])
+            name = key.removeprefix("pretrain.layers.")
+            if name not in params.layers:
+                raise ValueError(f"pretrain.layers has no layer {name!r}, only {', '.join(params.layers)}: choose one")
+            values[key] = asdict(params.layers[name])
         elif key in SECTIONS:
             values[key] = asdict(params.sections[key])
         else:

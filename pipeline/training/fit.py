@@ -16,6 +16,7 @@ from pipeline.training.stream import Stream
 PRECISION = {"32": "32-true", "bf16": "bf16-mixed"}
 
 OnEpoch = Callable[[int, Epoch], None]
+Measure = Callable[[], Epoch]
 
 
 def fit(
@@ -25,16 +26,19 @@ def fit(
     *,
     validation: Sequence[Batch] = (),
     checkpoint: Path | None = None,
+    measure: Measure | None = None,
     on_epoch: OnEpoch | None = None,
 ) -> list[Epoch]:
     """Trains `model` in place and returns one entry per epoch: {"step", "train/<part>", "val/<part>"}.
 
     checkpoint: a file that is written after every epoch and, if it exists, is gone on from; the result is the same
-    bit for bit as that of a fit that was never stopped. on_epoch(step, entry) hears of every epoch as it ends; an
-    exception it raises stops the fit. Raises ValueError when a loss is not finite.
+    bit for bit as that of a fit that was never stopped. measure() gives further values for each entry.
+    on_epoch(step, entry) hears of every epoch as it ends; an exception it raises stops the fit.
+    Raises ValueError when a loss is not finite.
     """
     adversarial = hasattr(model, "discriminator_losses")
     module = AdversarialModule(model, stream, plan) if adversarial else SingleLossModule(model, stream, plan)
+    module.measure = measure
     with warnings.catch_warnings():
         _silence()
         trainer = make_trainer(plan, [_AfterEpoch(checkpoint, on_epoch)])

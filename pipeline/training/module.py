@@ -1,5 +1,6 @@
 """The two Lightning modules: one for models with a single loss, one for a generator against a discriminator."""
 
+from collections.abc import Callable
 from typing import Any, cast
 
 import pytorch_lightning as pl
@@ -23,6 +24,7 @@ class FitModule(pl.LightningModule):
         super().__init__()
         self.model, self.stream, self.plan = model, stream, plan
         self.history: list[Epoch] = []
+        self.measure: Callable[[], Epoch] | None = None
         self._sums: dict[str, Tensor] = {}
         self._count = 0
 
@@ -55,6 +57,8 @@ class FitModule(pl.LightningModule):
         last = min(self.steps_done + self.plan.steps_per_epoch, self.plan.steps)
         counts = {"train": last - self.steps_done, "val": max(self._count, 1)}
         epoch = {key: float(total) / counts[key.split("/")[0]] for key, total in self._sums.items()}
+        if self.measure is not None:
+            epoch |= self.measure()
         self.log_dict(epoch)
         self.history.append({"step": last, **epoch})
 
@@ -99,9 +103,7 @@ class AdversarialModule(FitModule):
         gan = cast("AdversarialModel", self.model)
         for_discriminator, for_generator = cast("list[Optimizer]", self.optimizers())
         self._update(for_discriminator, gan.discriminator_losses(batch, step, generator), step, "train/d")
-        gan.discriminator.requires_grad_(False)  # its gradients for the generator's loss would be thrown away
         self._update(for_generator, gan.generator_losses(batch, step, generator), step, "train/g")
-        gan.discriminator.requires_grad_(True)
         gan.update_average(step)
 
     def _update(self, optimizer: Optimizer, losses: Losses, step: int, prefix: str) -> None:

@@ -1,0 +1,52 @@
+"""The body that the stages `vae` and `gan` share."""
+
+import torch
+
+from pipeline import paths
+from pipeline.artifacts import write_table
+from pipeline.config.generators import Gan, Vae
+from pipeline.data.prepared import load_prepared
+from pipeline.device import resolve_accelerator
+from pipeline.launch.choose import open_launcher
+from pipeline.stage import Stage, StageSpec
+from pipeline.training.draws import fit_draws
+from pipeline.training.generators import mean_curves
+from pipeline.weights import save_weights
+
+
+def generator_spec(kind: str) -> StageSpec:
+    return StageSpec(
+        kind,
+        params=("run.seed", "run.accelerator", "run.precision", kind),
+        inputs=(paths.PREPARED,),
+        outputs=(paths.generator(kind), paths.plots(kind)),
+    )
+
+
+def run_generator_stage(stage: Stage, config: Vae | Gan) -> None:
+    """Fits one model a label draw; writes the models, their mean curves and where the curves ended."""
+    run, prepared = stage.run, load_prepared(paths.PREPARED)
+    draws = len(prepared.subsets)
+    with (
+        stage.progress(draws, f"{stage.name}: models of {draws} label draws") as progress,
+        open_launcher(run) as launcher,
+    ):
+        fitted = fit_draws(
+            config,
+            prepared,
+            launcher,
+            seed=run.seed,
+            accelerator=resolve_accelerator(run.accelerator),
+            precision=run.precision,
+            work=stage.work,
+            on_fitted=progress.update,
+        )
+    folder = stage.output(paths.generator(stage.name))
+    for draw, model in enumerate(fitted):
+        state = {name: torch.from_numpy(array) for name, array in model.state.items()}
+        save_weights(folder / f"{draw}.safetensors", state, kind=stage.name, config=model.config)
+    curves = mean_curves([model.history for model in fitted])
+    write_table(stage.output(paths.plots(stage.name)) / "curves.csv", curves)
+    for entry in curves:
+        stage.track(entry, int(entry["step"]))
+    stage.write_metrics({key.replace("/", "_"): value for key, value in curves[-1].items() if key != "step"})

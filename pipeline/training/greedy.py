@@ -1,0 +1,109 @@
+"""Greedy layer-wise pretraining: one RBM of the Deep Belief Network, on top of the frozen ones below it."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from pipeline.config.pretrain import Layer
+from pipeline.models.dbn import DBN, GreedyLayer
+from pipeline.models.losses import UNLABELLED, Batch
+from pipeline.seeding import derive_seed, make_generator
+from pipeline.training.fit import fit
+from pipeline.training.plan import FitPlan
+from pipeline.training.stream import BatchStream, as_batch
+from pipeline.weights import load_weights, save_weights
+
+EPOCHS = 20
+"""Points of the free-energy curves, and checkpoints of a layer's fit."""
+START_IMAGES = 512
+"""Images that set the visible biases and statistics before the first update."""
+GAP_IMAGES = 500
+"""Train images, and as many validation images, whose mean free energies are compared."""
+
+DBN_FILE = "dbn.safetensors"
+
+CURVES = {
+    "step": "step",
+    "train": "train",
+    "validation": "validation",
+    "gap": "gap",
+    "reconstruction_error": "train/reconstruction_error",
+}
+"""Columns of a layer's curves, and what the fit calls them."""
+
+Point = dict[str, float]
+
+
+def fit_layer(
+    below: DBN,
+    layer: Layer,
+    images: Tensor,
+    validation: Tensor,
+    *,
+    seed: int,
+    accelerator: str,
+    precision: str,
+    checkpoint: Path,
+    on_epoch: Callable[[int, Point], None],
+) -> tuple[DBN, list[Point]]:
+    """Trains `layer` on what `below` makes of the images; returns the stack of both and the layer's curves.
+
+    images, validation: uint8 (N, C, H, W); no label is used. A point of the curves holds step, the free energies (nats)
+    of a fixed sample of train and of validation images, their gap, and the reconstruction error. A growing gap is
+    overfitting (Hinton 2010, sec. 6); the reconstruction error is for the eye and decides nothing.
+    """
+    dbn = below.extended(layer)
+    model = GreedyLayer(dbn)
+    name = f"layer {len(dbn.layers)}"
+    labels = torch.full((len(images),), UNLABELLED)
+    stream = BatchStream(images, labels, batch_size=layer.batch_size, seed=derive_seed(seed, "dbn", name, "batches"))
+    model.initialise(_start(images, seed), make_generator(seed, "dbn", name, "weights"))
+    plan = FitPlan(
+        steps=layer.steps,
+        steps_per_epoch=-(-layer.steps // EPOCHS),
+        lr=layer.lr,
+        optimizer="sgd",
+        momentum=layer.momentum,
+        weight_decay=layer.weight_decay,
+        schedule="linear_tail",
+        seed=derive_seed(seed, "dbn", name, "fit"),
+        accelerator=accelerator,
+        precision=precision,
+    )
+    watched = _sample(images, seed), _sample(validation, seed)
+
+    def measure() -> Point:
+        train, held_out = (_mean_free_energy(model, batch) for batch in watched)
+        return {"train": train, "validation": held_out, "gap": held_out - train}
+
+    history = fit(model, stream, plan, checkpoint=checkpoint, measure=measure, on_epoch=on_epoch)
+    return dbn.eval(), [{name: entry[key] for name, key in CURVES.items()} for entry in history]
+
+
+def save_dbn(folder: Path, dbn: DBN) -> None:
+    """The whole stack: this layer and every one below it."""
+    save_weights(folder / DBN_FILE, dbn.state_dict(), kind="dbn", config=dbn.to_config())
+
+
+def load_dbn(folder: Path) -> DBN:
+    """Raises ValueError as `load_weights` does."""
+    state, config = load_weights(folder / DBN_FILE, kind="dbn")
+    dbn = DBN.from_config(config)
+    dbn.load_state_dict(state)
+    return dbn.eval()
+
+
+def _start(images: Tensor, seed: int) -> Batch:
+    order = torch.randperm(len(images), generator=make_generator(seed, "dbn", "start"))[:START_IMAGES]
+    return as_batch(images[order], torch.full((len(order),), UNLABELLED))
+
+
+def _sample(images: Tensor, seed: int) -> Batch:
+    order = torch.randperm(len(images), generator=make_generator(seed, "dbn", "gap"))[:GAP_IMAGES]
+    return as_batch(images[order], torch.full((len(order),), UNLABELLED))
+
+
+def _mean_free_energy(model: GreedyLayer, batch: Batch) -> float:
+    return float(model.free_energy(batch.images).mean())

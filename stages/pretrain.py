@@ -1,0 +1,66 @@
+"""One layer of the Deep Belief Network: `python -m stages.pretrain <layer> <below>`."""
+
+import sys
+from functools import partial
+
+import numpy as np
+import torch
+
+from pipeline import paths
+from pipeline.artifacts import write_table
+from pipeline.data.pictures import image_grid, write_png
+from pipeline.data.prepared import load_prepared
+from pipeline.device import resolve_accelerator, set_threads
+from pipeline.models.dbn import DBN
+from pipeline.models.pictures import filters_as_pictures, reconstruction_pairs
+from pipeline.stage import Stage, StageSpec, run_stage
+from pipeline.training.greedy import Point, fit_layer, load_dbn, save_dbn
+
+SHOWN_IMAGES = 12
+
+
+def spec(layer: str, below: str) -> StageSpec:
+    """`below`: prepare, or pretrain/<layer>."""
+    name = f"pretrain@{layer}"
+    inputs = (paths.PREPARED,) if below == "prepare" else (paths.PREPARED, paths.OUT / below)
+    run = ("run.seed", "run.threads", "run.accelerator", "run.precision")
+    outputs = (paths.pretrained(layer), paths.plots(name))
+    return StageSpec(name, params=(*run, f"pretrain.layers.{layer}"), inputs=inputs, outputs=outputs)
+
+
+def pretrain(stage: Stage, name: str) -> None:
+    run, layer = stage.run, stage.layer(name)
+    set_threads(run.threads)
+    prepared = load_prepared(paths.PREPARED)
+    images, validation = (torch.from_numpy(np.array(split.images)) for split in (prepared.train, prepared.validation))
+    below = DBN([], prepared.image_shape) if layer.below == "prepare" else load_dbn(paths.OUT / layer.below)
+    with stage.progress(layer.steps, stage.name) as progress:
+
+        def show(step: int, epoch: Point) -> None:
+            progress.update(step, gap=epoch["gap"], reconstruction=epoch["train/reconstruction_error"])
+            stage.track(epoch, step)
+
+        dbn, curves = fit_layer(
+            below,
+            layer,
+            images,
+            validation,
+            seed=run.seed,
+            accelerator=resolve_accelerator(run.accelerator),
+            precision=run.precision,
+            checkpoint=stage.work / "fit.ckpt",
+            on_epoch=show,
+        )
+    folder, plots = stage.output(paths.pretrained(name)), stage.output(paths.plots(stage.name))
+    save_dbn(folder, dbn)
+    write_table(plots / "free_energy.csv", curves)
+    write_png(plots / "filters.png", image_grid(filters_as_pictures(dbn), columns=8), magnify=3)
+    pairs = reconstruction_pairs(dbn, validation[:SHOWN_IMAGES])
+    write_png(plots / "reconstructions.png", image_grid(pairs, columns=SHOWN_IMAGES), magnify=2)
+    stage.write_metrics({key: value for key, value in curves[-1].items() if key != "step"})
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 3:
+        sys.exit("usage: python -m stages.pretrain <layer of pretrain.layers> <prepare | pretrain/layer below>")
+    sys.exit(run_stage(spec(*sys.argv[1:]), partial(pretrain, name=sys.argv[1])))
