@@ -4,8 +4,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeline.config.rules import require, require_at_least, require_choice, require_fraction, require_positive
+from pipeline.config.space import Distribution, check_start, parse_space
 
 ARMS = ("scratch", "classical", "cdbn", "vae", "gan", "scratch_probabilistic")
+GENERATORS = ("vae", "gan")
+"""Arms named after the generator whose images they add; their network and values are those of scratch."""
+PROBABILISTIC = ("cdbn", "scratch_probabilistic")
+"""Arms whose network has the DBN's activations; all others have ReLU and max-pooling."""
 TUNABLE = ("lr", "weight_decay", "dropout")
 
 
@@ -36,6 +41,7 @@ class Tune:
         require_at_least("number of tune.arms", len(self.arms), 1)
         for arm in self.arms:
             require_choice("tune.arms", arm, ARMS)
+            require(arm not in GENERATORS, "tune.arms", arm, "an arm without generator (vae and gan use scratch's)")
         for key in ("budget", "num_trials", "steps", "reports", "max_concurrent", "batch_size"):
             require_at_least(f"tune.{key}", getattr(self, key), 1)
         require_at_least("tune.reduction_factor", self.reduction_factor, 2)
@@ -43,6 +49,12 @@ class Tune:
         require(sorted(self.start) == sorted(TUNABLE), "keys of tune.start", sorted(self.start), f"exactly {TUNABLE}")
         for name in self.space:
             require_choice("a key of tune.space", name, TUNABLE)
+        check_start(self.start, self.distributions)
+
+    @property
+    def distributions(self) -> dict[str, Distribution]:
+        """`space`, typed."""
+        return parse_space(self.space)
 
 
 @dataclass(frozen=True, kw_only=True)
