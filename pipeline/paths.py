@@ -7,6 +7,8 @@ METRICS = Path("metrics")
 PLOTS = Path("plots")
 WORK = Path(".layerwise")
 """Locks, resume folders and W&B's files: ignored by git, never an out."""
+DOWNLOADS = WORK / "downloads"
+"""Published image sets, by folder name; kept between runs."""
 
 PREPARED = OUT / "prepare"
 """Train and validation arrays, label subsets, manifest.json."""
@@ -30,7 +32,7 @@ def pretrained(layer: str) -> Path:
 
 
 def generator(name: str) -> Path:
-    """Folder with one model per label draw: <draw>.safetensors."""
+    """Folder with one model per label draw, <draw>.safetensors, and the labels it learned from, labels-<draw>.npy."""
     return OUT / name
 
 

@@ -39,6 +39,7 @@ def generator_labels(prepared: Prepared, *, seed: int) -> npt.NDArray[np.int64]:
 def fit_draws(
     config: Vae | Gan,
     prepared: Prepared,
+    labels: npt.NDArray[np.int64],
     launcher: Launcher,
     *,
     seed: int,
@@ -49,11 +50,12 @@ def fit_draws(
 ) -> list[FittedGenerator]:
     """Fits one generator a draw, skipping those that `work` holds; on_fitted(draws done) hears of each.
 
+    labels: what `generator_labels` gives.
     Raises ValueError naming every draw that failed.
     """
     data = GeneratorData(
         np.array(prepared.train.images),
-        generator_labels(prepared, seed=seed),
+        labels,
         np.array(prepared.validation.images),
         np.array(prepared.validation.labels),
         prepared.num_classes,

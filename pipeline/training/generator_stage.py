@@ -3,7 +3,7 @@
 import torch
 
 from pipeline import paths
-from pipeline.artifacts import write_table
+from pipeline.artifacts import write_array, write_table
 from pipeline.config.generators import Gan, Vae
 from pipeline.data.prepared import load_prepared
 from pipeline.device import resolve_accelerator
@@ -27,13 +27,12 @@ def run_generator_stage(stage: Stage, config: Vae | Gan) -> None:
     """Fits one model a label draw; writes the models, their mean curves and where the curves ended."""
     run, prepared = stage.run, load_prepared(paths.PREPARED)
     draws = len(prepared.subsets)
-    with (
-        stage.progress(draws, f"{stage.name}: models of {draws} label draws") as progress,
-        open_launcher(run) as launcher,
-    ):
+    labels = generator_labels(prepared, seed=run.seed)
+    with stage.progress(draws, f"{stage.name}: label draws") as progress, open_launcher(run) as launcher:
         fitted = fit_draws(
             config,
             prepared,
+            labels,
             launcher,
             seed=run.seed,
             accelerator=resolve_accelerator(run.accelerator),
@@ -45,6 +44,7 @@ def run_generator_stage(stage: Stage, config: Vae | Gan) -> None:
     for draw, model in enumerate(fitted):
         state = {name: torch.from_numpy(array) for name, array in model.state.items()}
         save_weights(folder / f"{draw}.safetensors", state, kind=stage.name, config=model.config)
+        write_array(folder / f"labels-{draw}.npy", labels[draw])
     curves = mean_curves([model.history for model in fitted])
     write_table(stage.output(paths.plots(stage.name)) / "curves.csv", curves)
     for entry in curves:
