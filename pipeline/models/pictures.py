@@ -27,4 +27,4 @@ def reconstruction_pairs(dbn: DBN, images: Tensor) -> npt.NDArray[np.uint8]:
 
 
 def _to_uint8(values: Tensor) -> npt.NDArray[np.uint8]:
-    return values.clamp(0, 1).mul(255).round().to(torch.uint8).numpy()  # type: ignore[no-any-return]
+    return values.clamp(0, 1).mul(255).round().to(torch.uint8).numpy()

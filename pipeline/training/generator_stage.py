@@ -9,7 +9,7 @@ from pipeline.data.prepared import load_prepared
 from pipeline.device import resolve_accelerator
 from pipeline.launch.choose import open_launcher
 from pipeline.stage import Stage, StageSpec
-from pipeline.training.draws import fit_draws
+from pipeline.training.draws import fit_draws, generator_labels
 from pipeline.training.generators import mean_curves
 from pipeline.weights import save_weights
 
