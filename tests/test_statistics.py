@@ -51,7 +51,7 @@ def simulate_studies(
 def test_nominal_95_percent_intervals_cover_the_truth_in_at_least_92_percent_of_studies(seeds: int, noise: str) -> None:
     rng = np.random.default_rng(1)
     covered = []
-    for arm, baseline, truth in simulate_studies(seeds, 300, noise, studies=250, root=seeds):
+    for arm, baseline, truth in simulate_studies(seeds, 200, noise, studies=200, root=seeds):
         found = compare_paired(arm, baseline, confidence=0.95, resamples=500, rng=rng)
         assert found.low is not None
         assert found.high is not None
@@ -74,7 +74,7 @@ def test_false_alarms_are_as_rare_as_promised() -> None:
     rng = np.random.default_rng(2)
     p_values = [
         compare_paired(arm, baseline, confidence=0.95, resamples=500, rng=rng).p
-        for arm, baseline, _ in simulate_studies(4, 300, "mixed", studies=250, gain=0.0)
+        for arm, baseline, _ in simulate_studies(4, 200, "mixed", studies=200, gain=0.0)
     ]
     assert np.mean([p is not None and p < 0.05 for p in p_values]) <= 0.08
 

@@ -8,6 +8,7 @@ bootstrap"). Three corrections make it cover with 3 to 5 seeds, where the plain 
    crossed bootstrap is (S-1)/S too narrow in the seeds and counts their interaction with the examples three times.
 2. Tails: normal quantiles are mapped to Student's t with Satterthwaite's degrees of freedom, near S - 1 where seeds are
    the noise and large where examples are.
+   The interval is symmetric, because the skewness of so few seeds is noise.
 3. Rare disagreements: normal noise of one test example is added, the size of Agresti and Min's (2005) adjustment
    for paired proportions, so that models that agree on all of this test set do not claim to agree everywhere.
 """
@@ -71,10 +72,10 @@ def estimate_mean(x_SN: Matrix, *, confidence: float, resamples: int, rng: np.ra
         deviations_R *= error / spread
     deviations_R += rng.normal(0, 1 / N, resamples)
     total = np.hypot(error, 1 / N)
-    means_R = value + total * _to_student(deviations_R / total, freedom)
-    low, high = np.quantile(means_R, [(1 - confidence) / 2, (1 + confidence) / 2])
-    tail = min(np.count_nonzero(means_R <= 0), np.count_nonzero(means_R >= 0))
-    return Estimate(value, float(low), float(high), min(1.0, 2 * (tail + 1) / (resamples + 1)), seeds=S)
+    sizes_R = total * _to_student(np.abs(deviations_R) / total, freedom)
+    half_width = float(np.quantile(sizes_R, confidence))
+    p = (int(np.count_nonzero(sizes_R >= abs(value))) + 1) / (resamples + 1)
+    return Estimate(value, value - half_width, value + half_width, p, seeds=S)
 
 
 def compute_standard_error(x_SN: Matrix) -> tuple[float, float]:
@@ -147,7 +148,6 @@ def adjust_holm(p_values: Sequence[float]) -> list[float]:
     return [float(p) for p in adjusted]
 
 
-def _to_student(z_R: Floats, freedom: float) -> Floats:
-    """Each standard normal deviate's counterpart under Student's t at the same tail probability."""
-    tail_R = stats.norm.sf(np.abs(z_R))
-    return np.asarray(np.sign(z_R) * stats.t.isf(tail_R, freedom))
+def _to_student(size_R: Floats, freedom: float) -> Floats:
+    """Absolute standard normal deviates -> those of Student's t at the same tail probability."""
+    return np.asarray(stats.t.isf(stats.norm.sf(size_R), freedom))

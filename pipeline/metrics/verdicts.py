@@ -1,5 +1,6 @@
 """From estimates to words: does an arm help, hurt, or do nothing that this study could measure?"""
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -38,6 +39,11 @@ class Comparison:
     verdict: str
 
 
+def name_pair(arm: str, baseline: str) -> str:
+    """What a comparison measures, at most 31 characters."""
+    return ARM_NAMES[arm] if baseline == "scratch" else "pretraining alone, same network"
+
+
 def judge_study(
     correct: Mapping[Key, Correct],
     *,
@@ -57,8 +63,8 @@ def judge_study(
     if {"cdbn", "scratch_probabilistic"} <= set(arms):
         pairs.append(("cdbn", "scratch_probabilistic"))
     family = len(pairs) * len(budgets)
-    if 2 * family / (resamples + 1) >= 1 - confidence:
-        least = int(2 * family / (1 - confidence)) + 1
+    if family / (resamples + 1) >= 1 - confidence:
+        least = math.ceil(family / (1 - confidence))
         raise ValueError(
             f"evaluate.resamples must be >= {least} for {family} comparisons at confidence {confidence}, "
             f"got {resamples}: set it in params.yaml"
@@ -158,6 +164,25 @@ def say_headline(rows: Iterable[Comparison], *, confidence: float) -> str:
     if harmful:
         return f"Nothing helps measurably at any label budget, and {_join(harmful)} can hurt."
     return "Nothing has a measurable effect at any label budget."
+
+
+def say_models(
+    estimate: Estimate, *, arm: str, accuracy: float, baseline: float, images: int, confidence: float
+) -> str:
+    """Two single models, each trained once on all labels: what can be said about them, and no more."""
+    result = f"{ARM_NAMES[arm]} gets {100 * accuracy:.1f} % of {images:,} test images right"
+    if arm == "scratch":
+        return (
+            f"Trained on all labels, the recipe that won on validation data is {result.replace(' gets', ', and gets')}."
+        )
+    assert estimate.low is not None
+    assert estimate.high is not None
+    measurable = "a measurable" if estimate.low > 0 or estimate.high < 0 else "no measurable"
+    interval = f"{100 * confidence:g} % interval {say_points(estimate.low)} to {say_points(estimate.high)}"
+    return (
+        f"Trained on all labels, {result} and from scratch {100 * baseline:.1f} %: {measurable} difference, "
+        f"{say_points(estimate.value)} points ({interval}, McNemar p = {estimate.p:.2g}, one model each)."
+    )
 
 
 def say_arm(rows: Sequence[Comparison]) -> str:

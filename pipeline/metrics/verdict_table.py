@@ -1,0 +1,82 @@
+"""The verdict as plain text for a terminal, at most 100 columns wide."""
+
+import textwrap
+from collections.abc import Mapping, Sequence
+
+from pipeline.metrics.verdicts import (
+    ARM_NAMES,
+    HELPS,
+    HURTS,
+    NO_EFFECT,
+    UNJUDGED,
+    Comparison,
+    Key,
+    name_pair,
+    say_points,
+)
+
+WIDTH = 100
+NAME_WIDTH = 32
+CELL_WIDTH = 22
+MARKS = {HELPS: "▲", HURTS: "▼", NO_EFFECT: "·", UNJUDGED: "?"}
+
+
+def format_verdict(
+    headline: str,
+    rows: Sequence[Comparison],
+    accuracies: Mapping[Key, float],
+    *,
+    confidence: float,
+    test_images: int,
+    closing: Sequence[str] = (),
+) -> str:
+    """The headline, a table of differences from training from scratch by arm and budget, its legend, and `closing`.
+
+    accuracies: mean test accuracy by arm and budget.
+    """
+    budgets = sorted({row.budget for row in rows})
+    per_block = (WIDTH - NAME_WIDTH) // CELL_WIDTH
+    lines = ["", *textwrap.wrap(headline, WIDTH), ""]
+    for start in range(0, len(budgets), per_block):
+        lines += [*_block(rows, accuracies, budgets[start : start + per_block]), ""]
+    seeds = rows[0].estimate.seeds if rows else 1
+    lines += textwrap.wrap(_legend(rows, confidence, seeds, test_images), WIDTH)
+    for sentence in closing:
+        lines += ["", *textwrap.wrap(sentence, WIDTH)]
+    return "\n".join([*lines, ""])
+
+
+def _block(rows: Sequence[Comparison], accuracies: Mapping[Key, float], budgets: Sequence[int]) -> list[str]:
+    """The columns of some budgets: the baseline's accuracy, then every pair's differences."""
+    head = [f"{budget:,} labels" for budget in budgets]
+    baseline = [f"{100 * accuracies['scratch', budget]:.1f} % right" for budget in budgets]
+    rule = "─" * (NAME_WIDTH + CELL_WIDTH * len(budgets))
+    lines = [_line("", head), rule, _line(ARM_NAMES["scratch"], baseline)]
+    for arm, against in dict.fromkeys((row.arm, row.baseline) for row in rows):
+        cells = {row.budget: _cell(row) for row in rows if (row.arm, row.baseline) == (arm, against)}
+        if against != "scratch":
+            lines.append(rule)
+        lines.append(_line(name_pair(arm, against), [cells[budget] for budget in budgets]))
+    return [*lines, rule]
+
+
+def _line(name: str, cells: Sequence[str]) -> str:
+    return (name.ljust(NAME_WIDTH) + "".join(cell.rjust(CELL_WIDTH) for cell in cells)).rstrip()
+
+
+def _cell(row: Comparison) -> str:
+    estimate, mark = row.estimate, MARKS[row.verdict]
+    if estimate.low is None or estimate.high is None:
+        return f"{say_points(estimate.value)} {mark}"
+    return f"{say_points(estimate.value)} [{say_points(estimate.low)}, {say_points(estimate.high)}] {mark}"
+
+
+def _legend(rows: Sequence[Comparison], confidence: float, seeds: int, test_images: int) -> str:
+    shown = [verdict for verdict in MARKS if any(row.verdict == verdict for row in rows)]
+    marks = ", ".join(f"{MARKS[verdict]} {verdict}" for verdict in shown)
+    interval = f" with {100 * confidence:g} % intervals" if seeds > 1 else ""
+    plural = "s" if seeds > 1 else ""
+    return (
+        f"{marks}. Differences in points of test accuracy{interval}: {seeds} paired seed{plural}, {test_images:,} test "
+        f"images; verdicts corrected for {len(rows)} comparisons (Holm)."
+    )
