@@ -1,6 +1,7 @@
 """Files other stages read: arrays, tables, json. Written whole or not at all, checked on load, no pickles."""
 
 import csv
+import errno
 import hashlib
 import json
 import os
@@ -16,18 +17,37 @@ Json = Any  # what json.loads returns
 Row = Mapping[str, object]
 
 
+FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
+
+
+@contextmanager
+def explain_full_disk(path: Path) -> Iterator[None]:
+    """Has the OSError of a full disk or a used-up quota name `path`, which a failing write does not, and the remedy."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in FULL_DISK:
+            raise
+        remedy = "free some (`dvc gc --workspace` drops cached results of earlier runs) and run the same command again"
+        raise OSError(error.errno, f"{error.strerror}: {remedy}", str(path)) from error
+
+
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """Yields a temporary neighbour of `path`, renamed onto it when the block ends well and removed when it does not."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Yields a temporary neighbour of `path`, renamed onto it when the block ends well and removed when it does not.
+
+    When the disk is full, the OSError names `path` and the remedy.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        yield temporary
-        with temporary.open("rb") as handle:
-            os.fsync(handle.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with explain_full_disk(path):
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            yield temporary
+            with temporary.open("rb") as handle:
+                os.fsync(handle.fileno())
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:
