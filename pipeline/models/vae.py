@@ -1,0 +1,175 @@
+"""Conditional variational autoencoder (Kingma & Welling 2014; Sohn et al. 2015) with an importance-weighted bound
+(Burda et al. 2016).
+
+Sanity score: `python -m benchmarks.published_generators` (1-NN accuracy score beside class-wise probabilistic PCA).
+"""
+
+# B batch, C channels, H height = width, Z latent, P pixels = C * H * H
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from typing import Any, Self
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from pipeline.config.generators import Vae
+from pipeline.models.conv_blocks import ConvDecoder, ConvEncoder, draw_weights, label_rows
+from pipeline.models.losses import Batch, Losses
+
+LABEL_DIM = 16
+NUM_HIDDEN = 256
+MIN_SIGMA = 1 / 256
+"""One grey level: a smaller deviation would claim more than 8-bit pixels can tell."""
+
+
+def kl_to_standard_normal(mean_BZ: Tensor, log_variance_BZ: Tensor) -> Tensor:
+    """KL(N(mean, exp(log_variance)) || N(0, I)), (B,), in nats (Kingma & Welling 2014, appendix B)."""
+    return 0.5 * (mean_BZ.square() + log_variance_BZ.exp() - 1 - log_variance_BZ).sum(dim=1)
+
+
+def normal_log_density(z_BZ: Tensor, mean_BZ: Tensor, log_variance_BZ: Tensor) -> Tensor:
+    """log N(z; mean, exp(log_variance)), (B,), in nats."""
+    square = (z_BZ - mean_BZ).square() * (-log_variance_BZ).exp()
+    return -0.5 * (square + log_variance_BZ + math.log(2 * math.pi)).sum(dim=1)
+
+
+def importance_bound(
+    log_joint: Callable[[Tensor], Tensor], mean_BZ: Tensor, log_variance_BZ: Tensor, k: int, generator: torch.Generator
+) -> Tensor:
+    """log (1/k) sum_i p(x, z_i) / q(z_i | x) with z_i ~ q = N(mean, exp(log_variance))   (Burda et al. 2016, eq. 8).
+
+    log_joint: z (B, Z) to log p(x, z) (B,).  Returns (B,), in nats: on average the ELBO for k = 1, rising with k
+    towards log p(x), exact for any k where q is the true posterior.
+    """
+    if k < 1:
+        raise ValueError(f"k must be >= 1, got {k}: the bound needs at least one sample")
+    total = torch.full_like(mean_BZ[:, 0], -math.inf)
+    for _ in range(k):
+        z_BZ = sample_normal(mean_BZ, log_variance_BZ, generator)
+        total = torch.logaddexp(total, log_joint(z_BZ) - normal_log_density(z_BZ, mean_BZ, log_variance_BZ))
+    return total - math.log(k)
+
+
+def sample_normal(mean_BZ: Tensor, log_variance_BZ: Tensor, generator: torch.Generator) -> Tensor:
+    noise = torch.randn(mean_BZ.shape, generator=generator, device=mean_BZ.device, dtype=mean_BZ.dtype)
+    return mean_BZ + noise * (0.5 * log_variance_BZ).exp()
+
+
+class ConditionalVAE(nn.Module):
+    """p(x | z, y) and q(z | x, y) by convolutions, p(z) = N(0, I); the label enters both through an embedding.
+
+    With the Bernoulli likelihood, values between 0 and 1 are probabilities of a binarised pixel: the bound is that of
+    the binarised image, averaged over binarisations.  With the Gaussian one, all pixels share a learned deviation.
+    `generator` draws the weights; without it they start from a fixed seed, to be overwritten by load_state_dict.
+    """
+
+    def __init__(
+        self,
+        image_shape: tuple[int, int, int],
+        num_classes: int,
+        *,
+        config: Vae,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        super().__init__()
+        self.image_shape, self.num_classes, self.config = image_shape, num_classes, config
+        with torch.device("meta"):  # no draw from the global generator
+            self.encoder_label = nn.Embedding(num_classes + 1, LABEL_DIM)
+            self.encoder = ConvEncoder(image_shape, config.width)
+            self.encoder_hidden = nn.Linear(self.encoder.num_features + LABEL_DIM, NUM_HIDDEN)
+            self.posterior = nn.Linear(NUM_HIDDEN, 2 * config.latent_dim)
+            self.decoder_label = nn.Embedding(num_classes + 1, LABEL_DIM)
+            self.decoder_hidden = nn.Linear(config.latent_dim + LABEL_DIM, NUM_HIDDEN)
+            self.decoder = ConvDecoder(image_shape, config.width, NUM_HIDDEN)
+        self.to_empty(device="cpu")
+        draw_weights(self, generator or torch.Generator().manual_seed(0))
+        with torch.no_grad():
+            self.posterior.weight.mul_(0.1)  # q(z|x) starts close to the prior
+        self.raw_sigma = nn.Parameter(torch.tensor(-1.5)) if config.likelihood == "gaussian" else None
+
+    def encode(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and log variance of q(z | x, y), each (B, Z)."""
+        y = self.encoder_label(label_rows(labels, self.num_classes))
+        h = F.relu(self.encoder_hidden(torch.cat([self.encoder(images), y], dim=1)))
+        mean, log_variance = self.posterior(h).float().chunk(2, dim=1)
+        return mean, log_variance
+
+    def decode(self, z: Tensor, labels: Tensor) -> Tensor:
+        """Means of p(x | z, y), (B, C, H, H) in [0, 1]."""
+        return torch.sigmoid(self._decode_logits(z, labels))
+
+    def sigma(self) -> Tensor:
+        """The pixels' shared standard deviation (Gaussian likelihood only)."""
+        if self.raw_sigma is None:
+            raise ValueError("the bernoulli likelihood has no sigma: set vae.likelihood to gaussian")
+        return MIN_SIGMA + F.softplus(self.raw_sigma)
+
+    def log_likelihood(self, images: Tensor, z: Tensor, labels: Tensor) -> Tensor:
+        """log p(x | z, y), (B,), in nats."""
+        logits = self._decode_logits(z, labels)
+        if self.raw_sigma is None:
+            return -F.binary_cross_entropy_with_logits(logits, images, reduction="none").flatten(1).sum(dim=1)
+        sigma = self.sigma()
+        square = ((images - torch.sigmoid(logits)) / sigma).square().flatten(1).sum(dim=1)
+        return -0.5 * square - images[0].numel() * (sigma.log() + 0.5 * math.log(2 * math.pi))
+
+    def beta(self, step: int) -> float:
+        """Weight of the KL term: rises linearly from 0 to config.beta over config.warmup_steps."""
+        return self.config.beta * min(1.0, step / self.config.warmup_steps if self.config.warmup_steps else 1.0)
+
+    def training_losses(self, batch: Batch, step: int, generator: torch.Generator) -> Losses:
+        """total = reconstruction + beta(step) * kl; parts, in nats an image: reconstruction = -E log p(x|z), kl, elbo."""
+        return self._losses(batch, self.beta(step), generator)
+
+    def validation_losses(self, batch: Batch, step: int, generator: torch.Generator) -> Losses:  # noqa: ARG002
+        """As training_losses with the final beta, so that totals compare across steps."""
+        return self._losses(batch, self.config.beta, generator)
+
+    @torch.no_grad()
+    def iwae_bound(self, images: Tensor, labels: Tensor, k: int, generator: torch.Generator) -> Tensor:
+        """Importance-weighted lower bound on log p(x | y) with k samples, (B,), in nats."""
+
+        def log_joint(z: Tensor) -> Tensor:
+            prior = normal_log_density(z, torch.zeros_like(z), torch.zeros_like(z))
+            return self.log_likelihood(images, z, labels) + prior
+
+        mean, log_variance = self.encode(images, labels)
+        return importance_bound(log_joint, mean, log_variance, k, generator)
+
+    @torch.no_grad()
+    def reconstruct(self, images: Tensor, labels: Tensor) -> Tensor:
+        """Decoded posterior means, (B, C, H, H) in [0, 1]."""
+        return self.decode(self.encode(images, labels)[0], labels)
+
+    @torch.no_grad()
+    def sample(self, labels: Tensor, generator: torch.Generator) -> Tensor:
+        """One image per label, the decoder's mean for z ~ N(0, I): (B, C, H, H) in [0, 1]."""
+        z = torch.randn(len(labels), self.config.latent_dim, generator=generator, device=labels.device)
+        return self.decode(z, labels)
+
+    def to_config(self) -> dict[str, Any]:
+        """What from_config needs, as json."""
+        return {"image_shape": list(self.image_shape), "num_classes": self.num_classes, "config": asdict(self.config)}
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> Self:
+        """A model of the same shape, to be filled by load_state_dict."""
+        channels, height, width = config["image_shape"]
+        return cls((channels, height, width), config["num_classes"], config=Vae(**config["config"]))
+
+    def _decode_logits(self, z: Tensor, labels: Tensor) -> Tensor:
+        y = self.decoder_label(label_rows(labels, self.num_classes))
+        h = F.relu(self.decoder_hidden(torch.cat([z, y], dim=1)))
+        logits: Tensor = self.decoder(h)
+        return logits.float()  # under autocast the loss stays in 32 bits
+
+    def _losses(self, batch: Batch, beta: float, generator: torch.Generator) -> Losses:
+        mean, log_variance = self.encode(batch.images, batch.labels)
+        z = sample_normal(mean, log_variance, generator)
+        reconstruction = -self.log_likelihood(batch.images, z, batch.labels).mean()
+        kl = kl_to_standard_normal(mean, log_variance).mean()
+        parts = {"reconstruction": reconstruction, "kl": kl, "elbo": -(reconstruction + kl)}
+        return Losses(reconstruction + beta * kl, parts)
