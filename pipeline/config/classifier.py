@@ -47,6 +47,7 @@ class Tune:
         require_at_least("tune.reduction_factor", self.reduction_factor, 2)
         require(self.reports <= self.steps, "tune.reports", self.reports, "<= tune.steps")
         require(sorted(self.start) == sorted(TUNABLE), "keys of tune.start", sorted(self.start), f"exactly {TUNABLE}")
+        require_at_least("number of keys of tune.space", len(self.space), 1)
         for name in self.space:
             require_choice("a key of tune.space", name, TUNABLE)
         check_start(self.start, self.distributions)

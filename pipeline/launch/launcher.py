@@ -14,7 +14,7 @@ THREADS_PER_TRIAL = 1
 """CPU threads of a mapped trial, in process and on Ray alike: another count gives other bits."""
 
 USER_ERRORS = (ValueError, ArithmeticError, OSError, MemoryError)
-"""What a person can fix, told by its message alone; any other exception is a bug and keeps its traceback."""
+"""What a person can fix; any other exception is a bug."""
 
 
 @dataclass(frozen=True)
@@ -48,10 +48,15 @@ def call(function: Callable[[Item, Shared], Result], item: Item, shared: Shared)
     """The result, or the exception as a Failure: one bad trial must not take the others with it."""
     try:
         return function(item, shared)
-    except USER_ERRORS as error:
-        return Failure(str(item), str(error) or type(error).__name__)
-    except Exception:
-        return Failure(str(item), traceback.format_exc().strip())
+    except Exception as error:
+        return Failure(str(item), describe(error))
+
+
+def describe(error: Exception) -> str:
+    """The message of an error that a person can fix; the traceback of any other."""
+    if isinstance(error, USER_ERRORS):
+        return str(error) or type(error).__name__
+    return "".join(traceback.format_exception(error)).strip()
 
 
 def measure_bytes(value: object) -> int:

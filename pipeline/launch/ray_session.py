@@ -32,6 +32,7 @@ ENVIRONMENT = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Tune's handler turns Ctrl-C into "return what there is"
     "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",  # failed trials are reported by us, once
+    "TUNE_RESULT_BUFFER_LENGTH": "1",  # a trial must not run on while ASHA still thinks about its last report
     "OMP_WAIT_POLICY": "PASSIVE",  # idle OpenMP threads of one worker must not spin beside another
 }
 
@@ -43,7 +44,7 @@ def local_ray(num_cpus: int, shared_bytes: int = 0) -> Iterator[None]:
     num_cpus: slots for workers, which need not match the cores; shared_bytes: size of the data that workers share.
     Raises ValueError when Ray does not start.
     """
-    with _environment(), _temporary_folder() as folder, _own_signal_handlers():
+    with ray_environment(), _temporary_folder() as folder, _own_signal_handlers():
         import ray
 
         try:
@@ -83,7 +84,7 @@ def store_size(shared_bytes: int) -> int:
 
 
 @contextmanager
-def _environment() -> Iterator[None]:
+def ray_environment() -> Iterator[None]:
     """Sets what the user has not set, for the block."""
     wanted = dict(ENVIRONMENT)
     if "RAY_AUTH_TOKEN_PATH" not in os.environ:
