@@ -1,0 +1,81 @@
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from pipeline.config.pretrain import ConvLayer, DenseLayer
+from pipeline.models.dbn import DBN
+from pipeline.training.greedy import Point, fit_layer, load_dbn, save_dbn
+
+IMAGE_SHAPE = (1, 12, 12)
+COMMON = {
+    "visible": "bernoulli",
+    "steps": 30,
+    "batch_size": 16,
+    "lr": 0.1,
+    "momentum": 0.5,
+    "weight_decay": 0.0,
+    "gibbs_steps": 1,
+    "sparsity_target": 0.1,
+    "sparsity_cost": 0.0,
+}
+CONV = ConvLayer(kind="conv", below="prepare", num_filters=4, kernel_size=5, pool_size=2, **COMMON)  # type: ignore[arg-type]
+DENSE = DenseLayer(kind="dense", below="pretrain/conv", num_hidden=8, persistent=True, **COMMON)  # type: ignore[arg-type]
+
+
+def bars(count: int, seed: int) -> Tensor:
+    """Images of one bright column each."""
+    columns = torch.randint(0, 12, (count,), generator=torch.Generator().manual_seed(seed))
+    images = torch.zeros(count, *IMAGE_SHAPE, dtype=torch.uint8)
+    images[torch.arange(count), 0, :, columns] = 255
+    return images
+
+
+def train(below: DBN, layer: ConvLayer | DenseLayer, folder: Path, stop_at: int = -1) -> tuple[DBN, list[Point]]:
+    def stop(step: int, epoch: Point) -> None:
+        if step == stop_at:
+            raise InterruptedError
+
+    return fit_layer(
+        below,
+        layer,
+        bars(64, 0),
+        bars(32, 1),
+        seed=0,
+        accelerator="cpu",
+        precision="32",
+        checkpoint=folder / "fit.ckpt",
+        on_epoch=stop,
+    )
+
+
+def test_a_layer_trains_on_top_of_frozen_ones_and_learns(tmp_path: Path) -> None:
+    first, curves = train(DBN([], IMAGE_SHAPE), replace(CONV, lr=3.0), tmp_path / "1")
+    second, _ = train(first, DENSE, tmp_path / "2")
+    for name, tensor in first.state_dict().items():
+        assert torch.equal(second.state_dict()[name], tensor), f"{name} moved while the layer above it was trained"
+    assert curves[-1]["reconstruction_error"] < 0.8 * curves[0]["reconstruction_error"]
+    assert curves[-1]["gap"] == pytest.approx(curves[-1]["validation"] - curves[-1]["train"])
+
+
+@pytest.mark.parametrize("layer", [CONV, DENSE])
+def test_a_killed_layer_goes_on_to_the_same_bits_and_curves(tmp_path: Path, layer: ConvLayer | DenseLayer) -> None:
+    below = DBN([], IMAGE_SHAPE)
+    if isinstance(layer, DenseLayer):
+        below, _ = train(below, CONV, tmp_path / "below")
+    expected, curves = train(below, layer, tmp_path / "whole")
+    with pytest.raises(InterruptedError):
+        train(below, layer, tmp_path / "killed", stop_at=14)
+    resumed, again = train(below, layer, tmp_path / "killed")
+    assert again == curves
+    for name, tensor in expected.state_dict().items():
+        assert torch.equal(resumed.state_dict()[name], tensor), name
+
+
+def test_a_saved_stack_gives_the_same_activations(tmp_path: Path) -> None:
+    dbn, _ = train(DBN([], IMAGE_SHAPE), CONV, tmp_path)
+    save_dbn(tmp_path, dbn)
+    images = bars(5, 2).float() / 255
+    assert torch.equal(load_dbn(tmp_path).mean_field(images), dbn.mean_field(images))
