@@ -92,7 +92,7 @@ def _flatten(images: Images) -> npt.NDArray[np.float32]:
 
 
 def _spread(
-    features: npt.NDArray[np.float32], labelled: Indices, known: Labels
+    features: npt.NDArray[np.floating[Any]], labelled: Indices, known: Labels
 ) -> tuple[npt.NDArray[np.float64], Labels]:
     """(N, K) shares of each class, rows summing to 1, or to 0 where no label arrives; and the K classes."""
     given = np.full(len(features), UNLABELLED, dtype=np.int64)

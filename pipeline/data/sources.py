@@ -53,7 +53,6 @@ def _load_arrays(data: Data, watcher: Watcher) -> RawImages:
 
 
 def _path(data: Data) -> Path:
-    assert data.path is not None  # section data has checked it
     return Path(data.path).expanduser()
 
 
