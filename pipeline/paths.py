@@ -14,6 +14,10 @@ PREPARED = OUT / "prepare"
 """Train and validation arrays, label subsets, manifest.json."""
 TEST = OUT / "test"
 """The test split, a folder of its own: only `evaluate` depends on it."""
+PRETRAINED = OUT / "pretrain"
+"""One folder per layer of the DBN."""
+SYNTHETIC = OUT / "augment"
+"""One folder per generator."""
 TUNE = OUT / "tune"
 """best.json, trials.csv."""
 STUDY = OUT / "study"
@@ -28,7 +32,7 @@ REPORT = Path("report")
 
 def pretrained(layer: str) -> Path:
     """Folder with dbn.safetensors: this layer and every layer below it."""
-    return OUT / "pretrain" / layer
+    return PRETRAINED / layer
 
 
 def generator(name: str) -> Path:
@@ -38,7 +42,7 @@ def generator(name: str) -> Path:
 
 def synthetic(name: str) -> Path:
     """Folder with one synthetic set per label draw: images-<draw>.npy, labels-<draw>.npy; quality.json."""
-    return OUT / "augment" / name
+    return SYNTHETIC / name
 
 
 def metrics(stage: str) -> Path:

@@ -12,7 +12,8 @@ import pytest
 from pipeline.config.space import Choice, LogUniform, Uniform, check_start, parse_space
 from pipeline.launch.ray_local_sweep import LocalSweeper
 from pipeline.launch.ray_sweep import RaySweeper
-from pipeline.tuning.sweep import Recorder, Report, SweepLog, SweepPlan, SweptTrial, Values, best_trial, rows
+from pipeline.tuning.sweep import Recorder, Report, SweepLog, SweepPlan, SweptTrial, Values
+from pipeline.tuning.sweep_results import best_trial, trial_rows
 
 SPACE: dict[str, dict[str, Any]] = {
     "lr": {"type": "loguniform", "low": 1e-4, "high": 1e-1},
@@ -144,7 +145,7 @@ def test_a_diverging_trial_is_reported_and_does_not_stop_the_sweep(tmp_path: Pat
     assert failed
     assert all(trial.values["lr"] > 0.05 and "diverged at step 3" in trial.failure for trial in failed)
     assert len(trials) == 16
-    table = rows(trials, plan)
+    table = trial_rows(trials, plan)
     assert [row["status"] for row in table].count("failed") == len(failed)
     assert best_trial(trials, plan) not in failed
 

@@ -46,7 +46,7 @@ def gather_trial_data(
     )
 
 
-def top_dbn(folder: Path = paths.OUT / "pretrain") -> Path:
+def top_dbn(folder: Path) -> Path:
     """The file of the DBN with all its layers: of the stacks below `folder`, the one that holds every other.
 
     Raises ValueError when there is none, or when two have as many layers.

@@ -157,34 +157,3 @@ def trial_key(values: Values) -> str:
 def sweep_trial(values: Values, shared: TrialData, report: Report, *, spec: TrialSpec) -> None:
     """`run_trial` as a SweepFunction: `spec` with the drawn values."""
     run_trial(replace(spec, **values), shared, report=lambda _, metrics: report(metrics))  # type: ignore[arg-type]
-
-
-def best_trial(trials: Sequence[SweptTrial], plan: SweepPlan) -> SweptTrial:
-    """Of the trials that ran to their end, the one with the lowest last METRIC.
-
-    A stopped one is no candidate: its learning rate has not come down yet. Raises ValueError when all failed.
-    """
-    completed = [trial for trial in trials if trial.status(plan) == "completed"]
-    if not completed:
-        failures = "\n".join(f"  trial {trial.number} {trial.values}: {trial.failure}" for trial in trials)
-        raise ValueError(
-            f"all {len(trials)} trials of the sweep of {plan.name} failed:\n{failures}\n"
-            "narrow tune.space or change tune.start in params.yaml"
-        )
-    return min(completed, key=lambda trial: (trial.curve[-1][METRIC], trial.number))
-
-
-def rows(trials: Sequence[SweptTrial], plan: SweepPlan) -> list[dict[str, Any]]:
-    """The sweep as a table; no time and no name that changes from run to run."""
-    return [
-        {
-            "arm": plan.name,
-            "trial": trial.number,
-            **{name: trial.values[name] for name in sorted(plan.start)},
-            "status": trial.status(plan),
-            "reports": len(trial.curve),
-            METRIC: trial.curve[-1][METRIC] if trial.curve else "",
-            "validation_accuracy": trial.curve[-1]["validation_accuracy"] if trial.curve else "",
-        }
-        for trial in trials
-    ]

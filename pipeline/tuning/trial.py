@@ -14,6 +14,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from pipeline.config.classifier import TUNABLE
 from pipeline.data.transforms import affine_elastic
 from pipeline.models.cnn import ConvNet
 from pipeline.models.dbn import DBN
@@ -72,6 +73,11 @@ class TrialSpec:
     def steps_per_report(self) -> int:
         return -(-self.steps // self.reports)
 
+    @property
+    def num_reports(self) -> int:
+        """`reports`, or less where the steps don't divide that way: 9 steps in 6 reports are 5 of 2 or 1 steps."""
+        return -(-self.steps // self.steps_per_report)
+
     def derive_seed(self, what: str) -> int:
         return derive_seed(self.root_seed, self.purpose, self.seed, what)
 
@@ -98,11 +104,18 @@ class TrialData:
 
 @dataclass(frozen=True)
 class TrialResult:
-    """metrics: validation_accuracy (a share) and validation_nll (nats).  state, config: the trained ConvNet."""
+    """metrics: validation_accuracy (a share) and validation_nll (nats).  history: the same for each report, with step
+    and train_nll (nats, under dropout).  state, config: the trained ConvNet."""
 
     metrics: dict[str, float]
+    history: list[dict[str, float]]
     state: dict[str, Array]
     config: Json
+
+
+def pick_values(entry: Mapping[str, Any]) -> dict[str, Any]:
+    """The tuned values of a TrialSpec, from an entry of best.json or of params.yaml."""
+    return {name: float(entry[name]) for name in TUNABLE}
 
 
 Report = Callable[[int, dict[str, float]], None]
@@ -136,7 +149,8 @@ def run_trial(
     stream = build_stream(spec, data)
     history = fit(model, stream, plan, validation=validation, checkpoint=checkpoint, on_epoch=on_epoch)
     state = {name: tensor.detach().numpy().copy() for name, tensor in model.state_dict().items()}
-    return TrialResult(_metrics(history[-1]), state, model.to_config())
+    curve = [{"step": e["step"], "train_nll": e["train/cross_entropy"], **_metrics(e)} for e in history]
+    return TrialResult(_metrics(history[-1]), curve, state, model.to_config())
 
 
 def build_network(spec: TrialSpec, data: TrialData) -> ConvNet:

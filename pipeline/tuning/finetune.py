@@ -1,0 +1,80 @@
+"""Fine-tuning: the recipe that the study chose, and the scratch recipe as its pair, on every label there is."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from pipeline.config.classifier import Finetune
+from pipeline.tuning.results import load_result, save_result
+from pipeline.tuning.trial import TrialData, TrialResult, TrialSpec, run_trial
+
+SEED = 0
+"""Draw of the synthetic images, and number of the starting weights and batches, which both recipes share."""
+
+OnStep = Callable[[str, int, dict[str, float]], None]
+"""Called with "winner" or "scratch", the updates done and the metrics."""
+
+
+def finetune_specs(
+    finetune: Finetune,
+    winner: str,
+    recipes: Mapping[str, Mapping[str, Any]],
+    *,
+    num_images: int,
+    root_seed: int,
+    accelerator: str,
+    precision: str,
+) -> dict[str, TrialSpec]:
+    """The two trials by name, "winner" and "scratch": values that section finetune leaves null come from `recipes`."""
+    given = {name: getattr(finetune, name) for name in ("lr", "weight_decay", "dropout")}
+    scratch = TrialSpec(
+        purpose="finetune",
+        arm="scratch",
+        budget=None,
+        seed=SEED,
+        root_seed=root_seed,
+        steps=finetune.epochs * -(-num_images // finetune.batch_size),
+        reports=finetune.epochs,
+        batch_size=finetune.batch_size,
+        accelerator=accelerator,
+        precision=precision,
+        **recipes["scratch"],
+    )
+    specs = {"winner": replace(scratch, arm=winner, **recipes[winner]), "scratch": scratch}
+    chosen = {name: value for name, value in given.items() if value is not None}
+    return {name: replace(spec, **chosen) for name, spec in specs.items()}
+
+
+def run_finetune(
+    specs: Mapping[str, TrialSpec], data: TrialData, work: Path, on_step: OnStep
+) -> dict[str, TrialResult]:
+    """Trains each spec, equal ones once, and goes on where a killed run stopped."""
+    results: dict[str, TrialResult] = {}
+    for name, spec in specs.items():
+        twin = next((other for other in results if specs[other] == spec), None)
+        results[name] = results[twin] if twin else _run(name, spec, data, work, on_step)
+    return results
+
+
+def _run(name: str, spec: TrialSpec, data: TrialData, work: Path, on_step: OnStep) -> TrialResult:
+    result = load_result(work, name)
+    if result is None:
+        report = lambda step, metrics: on_step(name, step, metrics)  # noqa: E731
+        result = run_trial(spec, data, report=report, checkpoint=work / f"{name}.ckpt")
+        save_result(work, name, result)
+    return result
+
+
+def curve_rows(results: Mapping[str, TrialResult]) -> list[dict[str, float]]:
+    """Validation accuracy and losses of every result along the steps, a column each."""
+    histories = {name: result.history for name, result in results.items()}
+    return [
+        {"step": entries[0]["step"]}
+        | {
+            f"{name}_{key}": entry[key]
+            for name, entry in zip(histories, entries, strict=True)
+            for key in ("validation_accuracy", "validation_nll", "train_nll")
+        }
+        for entries in zip(*histories.values(), strict=True)
+    ]

@@ -1,0 +1,64 @@
+"""Trains the study's best recipe on all labels, and the scratch recipe beside it with the same seed and steps.
+
+Writes out/finetune: recipe.json (what was chosen and why), winner.safetensors, scratch.safetensors.
+"""
+
+import sys
+
+import numpy as np
+
+from pipeline import paths
+from pipeline.artifacts import read_json, read_table, write_json, write_table
+from pipeline.config.classifier import Finetune
+from pipeline.data.prepared import load_prepared
+from pipeline.device import resolve_accelerator, set_threads
+from pipeline.stage import Stage, StageSpec, run_stage
+from pipeline.tuning.finetune import SEED, curve_rows, finetune_specs, run_finetune
+from pipeline.tuning.gather import gather_trial_data, top_dbn
+from pipeline.tuning.results import save_classifier
+from pipeline.tuning.study import choose_arm, parse_rows, summarise
+
+SPEC = StageSpec(
+    "finetune",
+    params=("run.seed", "run.threads", "run.accelerator", "run.precision", "finetune"),
+    inputs=(paths.PREPARED, paths.PRETRAINED, paths.SYNTHETIC, paths.STUDY),
+    outputs=(paths.FINETUNE, paths.plots("finetune")),
+)
+
+
+def finetune(stage: Stage) -> None:
+    run, prepared = stage.run, load_prepared(paths.PREPARED)
+    set_threads(run.threads)
+    arm, reason = choose_arm(summarise(parse_rows(read_table(paths.STUDY / "trials.csv"))))
+    stage.say(reason)
+    specs = finetune_specs(
+        stage.section(Finetune),
+        arm,
+        read_json(paths.STUDY / "recipes.json"),
+        num_images=int(np.count_nonzero(prepared.train.labels >= 0)),
+        root_seed=run.seed,
+        accelerator=resolve_accelerator(run.accelerator),
+        precision=run.precision,
+    )
+    data = gather_trial_data(prepared, top_dbn(paths.PRETRAINED), {arm, "scratch"}, seeds=[SEED], budgets=[])
+    total = {name: spec.steps for name, spec in specs.items()}
+    with stage.progress(sum(total.values()), stage.name) as progress:
+
+        def show(name: str, step: int, metrics: dict[str, float]) -> None:
+            progress.update(step + (total["winner"] if name == "scratch" else 0), model=name, **metrics)
+
+        results = run_finetune(specs, data, stage.work, show)
+    folder, plots = stage.output(paths.FINETUNE), stage.output(paths.plots(stage.name))
+    for name, result in results.items():
+        save_classifier(folder / f"{name}.safetensors", result)
+    values = {name: getattr(specs["winner"], name) for name in ("lr", "weight_decay", "dropout")}
+    write_json(folder / "recipe.json", {"arm": arm, "reason": reason, **values})
+    curves = curve_rows(results)
+    write_table(plots / "curves.csv", curves)
+    for row in curves:
+        stage.track(row, int(row["step"]))
+    stage.write_metrics({name: result.metrics for name, result in results.items()})
+
+
+if __name__ == "__main__":
+    sys.exit(run_stage(SPEC, finetune))

@@ -1,0 +1,65 @@
+"""Trains every arm at every label budget with every seed, paired, and judges them on validation data.
+
+Writes out/study: trials.csv, models/<arm>-<budget>-<seed>.safetensors, and recipes.json (the values each arm used).
+"""
+
+import sys
+from dataclasses import asdict
+
+from pipeline import paths
+from pipeline.artifacts import read_json, write_json, write_table
+from pipeline.config.classifier import Study
+from pipeline.data.prepared import load_prepared
+from pipeline.device import resolve_accelerator
+from pipeline.launch.choose import open_launcher
+from pipeline.stage import Stage, StageSpec, run_stage
+from pipeline.tuning.gather import gather_trial_data, top_dbn
+from pipeline.tuning.results import copy_classifier
+from pipeline.tuning.study import StudyRow, budget_rows, list_specs, run_study, study_recipes, summarise
+
+SPEC = StageSpec(
+    "study",
+    params=("run.seed", "run.accelerator", "run.precision", "study"),
+    inputs=(paths.PREPARED, paths.PRETRAINED, paths.SYNTHETIC, paths.TUNE),
+    outputs=(paths.STUDY, paths.plots("study")),
+)
+
+
+def study(stage: Stage) -> None:
+    settings, run, prepared = stage.section(Study), stage.run, load_prepared(paths.PREPARED)
+    budgets, seeds = prepared.label_budgets, range(len(prepared.subsets))
+    recipes = study_recipes(settings, read_json(paths.TUNE / "best.json"))
+    specs = list_specs(
+        settings,
+        recipes,
+        budgets=budgets,
+        num_seeds=len(seeds),
+        root_seed=run.seed,
+        accelerator=resolve_accelerator(run.accelerator),
+        precision=run.precision,
+    )
+    data = gather_trial_data(prepared, top_dbn(paths.PRETRAINED), settings.arms, seeds=seeds, budgets=budgets)
+    with stage.progress(len(specs), stage.name) as progress, open_launcher(run) as launcher:
+
+        def show(done: int, row: StudyRow | None) -> None:
+            latest = {} if row is None else {f"{row.arm}-{row.budget}": row.validation_accuracy}
+            progress.update(done, **latest)
+
+        rows = run_study(specs, data, launcher, stage.work, show)
+    cells = summarise(rows)
+    folder, plots = stage.output(paths.STUDY), stage.output(paths.plots(stage.name))
+    write_table(folder / "trials.csv", [asdict(row) for row in rows])
+    write_json(folder / "recipes.json", recipes)
+    for spec in specs:
+        copy_classifier(stage.work, str(spec), folder / "models")
+    write_table(plots / "budgets.csv", budget_rows(cells))
+    metrics: dict[str, dict[str, dict[str, float]]] = {}
+    for cell in cells:
+        scores = {"validation_accuracy": cell.validation_accuracy, "validation_nll": cell.validation_nll}
+        metrics.setdefault(cell.arm, {})[str(cell.budget)] = scores
+        stage.track({f"{cell.arm}/{name}": value for name, value in scores.items()}, cell.budget)
+    stage.write_metrics(metrics)
+
+
+if __name__ == "__main__":
+    sys.exit(run_stage(SPEC, study))
