@@ -121,7 +121,7 @@ class ConditionalVAE(nn.Module):
         return self.config.beta * min(1.0, step / self.config.warmup_steps if self.config.warmup_steps else 1.0)
 
     def training_losses(self, batch: Batch, step: int, generator: torch.Generator) -> Losses:
-        """total = reconstruction + beta(step) * kl; parts, in nats an image: reconstruction = -E log p(x|z), kl, elbo."""
+        """total = reconstruction + beta(step) * kl; parts, in nats: reconstruction = -E log p(x|z), kl, elbo."""
         return self._losses(batch, self.beta(step), generator)
 
     def validation_losses(self, batch: Batch, step: int, generator: torch.Generator) -> Losses:  # noqa: ARG002
