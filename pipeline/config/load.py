@@ -13,6 +13,7 @@ from typing import Any, TypeVar, cast
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, MissingMandatoryValue, OmegaConfBaseException
 
+from pipeline.artifacts import write_text
 from pipeline.config.pretrain import ConvLayer, DenseLayer, Layer
 from pipeline.config.rules import require
 
@@ -68,6 +69,13 @@ def load_params(path: Path, overrides: Iterable[str] = ()) -> Params:
     params = Params(sections, _load_layers(tree[LAYERS], path))
     _check_together(params)
     return params
+
+
+def write_changed(source: Path, target: Path, overrides: Iterable[str]) -> None:
+    """Writes `source` with dotted assignments applied to `target`, checked as `load_params` does; comments are lost."""
+    load_params(source, overrides)
+    tree = OmegaConf.merge(OmegaConf.load(source), OmegaConf.from_dotlist(list(overrides)))
+    write_text(target, OmegaConf.to_yaml(tree))
 
 
 def _load_layers(tree: DictConfig, path: Path) -> dict[str, Layer]:
