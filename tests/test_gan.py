@@ -188,20 +188,20 @@ def test_labels_change_samples_of_the_same_noise() -> None:
 @pytest.mark.parametrize("shape", [(1, 28, 28), (3, 32, 32), (3, 64, 64)])
 def test_one_small_step_down_the_gradient_lowers_each_loss(shape: tuple[int, int, int]) -> None:
     model, batch = small_gan(shape, diffaugment=True), halves(8, shape)
-    for network, losses in (
+    for network, compute_losses in (
         (model.discriminator, model.discriminator_losses),
         (model.generator, model.generator_losses),
     ):
         # Step 1, without R1: over black areas the first layer sits on the kink of its ReLU, where R1 jumps.
-        before = losses(batch, 1, seeded()).total
-        before.backward()
-        slope = sum(float(p.grad.square().sum()) for p in network.parameters() if p.grad is not None)
-        step = 1e-3 * float(before) / slope
+        total = compute_losses(batch, 1, seeded()).total
+        total.backward()
+        before = float(total.detach())
+        slope = sum(float(gradient.square().sum()) for gradient in gradients(network))
+        step = 1e-3 * before / slope
         with torch.no_grad():
-            for parameter in network.parameters():
-                if parameter.grad is not None:
-                    parameter.sub_(step * parameter.grad)
-        change = float(losses(batch, 1, seeded()).total.detach() - before.detach())
+            for parameter, gradient in zip(network.parameters(), gradients(network), strict=True):
+                parameter.sub_(step * gradient)
+        change = float(compute_losses(batch, 1, seeded()).total.detach()) - before
         assert change == pytest.approx(-step * slope, rel=0.2)
 
 
