@@ -17,7 +17,7 @@ from pipeline.seeding import derive_seed
 from pipeline.training.generators import FittedGenerator, GeneratorData, GeneratorTask, fit_generator
 from pipeline.weights import load_weights, save_weights
 
-MIN_CONFIDENCE = 0.6
+MIN_CONFIDENCE = 0.5
 """Spread labels below this share of the vote count as unknown: a wrong label teaches a wrong class."""
 
 
