@@ -1,0 +1,186 @@
+"""What a report says, free of how it looks: one tree of frozen dataclasses that any writer can render."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A png made by an earlier stage.  alt: what it shows, for readers who cannot see it."""
+
+    path: Path
+    alt: str
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One arm against a baseline at one label budget, in accuracy.  low, high, p: None where one seed ran."""
+
+    arm: str
+    baseline: str
+    name: str
+    budget: int
+    value: float
+    low: float | None
+    high: float | None
+    adjusted_p: float | None
+    verdict: str
+    sentence: str
+
+
+@dataclass(frozen=True)
+class ArmVerdict:
+    """An arm over all budgets.  differences: by budget, rising."""
+
+    arm: str
+    name: str
+    summary: str
+    differences: list[Difference]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """arms: against scratch.  alone: pretraining against its own network unpretrained, None where not studied."""
+
+    headline: str
+    arms: list[ArmVerdict]
+    alone: ArmVerdict | None
+    confidence: float
+    negligible: float
+    comparisons: int
+    seeds: int
+    test_images: int
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """Mean test accuracy at one budget with its interval."""
+
+    budget: int
+    value: float
+    low: float | None
+    high: float | None
+
+
+@dataclass(frozen=True)
+class ArmScores:
+    """One arm: what is special about it, its accuracy by budget, and its other scores (name -> value) by budget."""
+
+    arm: str
+    name: str
+    network: str
+    start: str
+    images: str
+    accuracies: list[Accuracy]
+    scores: dict[int, dict[str, float]]
+
+
+@dataclass(frozen=True)
+class QualityScore:
+    """One score.  better: higher or lower, empty where unknown.  values: text to show, by what was scored."""
+
+    name: str
+    better: str
+    values: dict[str, str]
+
+
+@dataclass(frozen=True)
+class GeneratorFacts:
+    """A generator's synthetic set: its samples, and its quality beside class-wise PCA and real images."""
+
+    kind: str
+    name: str
+    sentence: str
+    samples: Picture | None
+    scores: list[QualityScore]
+
+
+@dataclass(frozen=True)
+class LayerFacts:
+    """One layer of the Deep Belief Network.  curves: free energies (nats) by column, step first."""
+
+    name: str
+    description: str
+    filters: Picture | None
+    reconstructions: Picture | None
+    curves: dict[str, list[float]]
+
+
+@dataclass(frozen=True)
+class SweepTrial:
+    arm: str
+    lr: float
+    validation_nll: float
+    completed: bool
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """best: chosen values by arm.  counts: trials by status."""
+
+    best: dict[str, dict[str, float]]
+    trials: list[SweepTrial]
+    counts: dict[str, int]
+
+
+@dataclass(frozen=True)
+class Bin:
+    confidence: float
+    accuracy: float
+    count: int
+
+
+@dataclass(frozen=True)
+class FinalModel:
+    """The recipe that won on validation data, trained on all labels.  confusion: rows true, columns predicted."""
+
+    arm: str
+    name: str
+    reason: str
+    sentence: str
+    scores: dict[str, dict[str, float]]
+    recipe: dict[str, float]
+    classes: list[str]
+    confusion: list[list[int]]
+    recall: list[float | None]
+    reliability: dict[str, list[Bin]]
+
+
+@dataclass(frozen=True)
+class DataFacts:
+    """counts: images by class name, by split."""
+
+    source: str
+    sha256: str
+    image_shape: tuple[int, int, int]
+    classes: list[str]
+    counts: dict[str, dict[str, int]]
+    label_budgets: list[int]
+    label_draws: int
+    samples: Picture | None
+
+
+@dataclass(frozen=True)
+class Reproduction:
+    """commit: None outside git.  hashes: sha256 by path of everything that the report was made from."""
+
+    commit: str | None
+    command: str
+    params: str
+    hashes: dict[str, str]
+    environment: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Content:
+    """left_out: why something that a report may show is not in this one, a sentence each."""
+
+    verdict: Verdict
+    arms: list[ArmScores]
+    generators: list[GeneratorFacts]
+    layers: list[LayerFacts]
+    sweep: Sweep | None
+    final: FinalModel
+    data: DataFacts
+    reproduction: Reproduction
+    left_out: list[str]

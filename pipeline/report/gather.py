@@ -1,0 +1,278 @@
+"""Reads the outs of every stage into the report's content."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from pipeline import paths
+from pipeline.artifacts import Json, read_json, read_table
+from pipeline.config.classifier import Study
+from pipeline.config.data import Data
+from pipeline.config.generators import Augment
+from pipeline.config.load import Params
+from pipeline.config.pretrain import ConvLayer, Layer
+from pipeline.metrics.verdicts import ARM_NAMES, name_pair
+from pipeline.report.arm_facts import describe_arm
+from pipeline.report.content import (
+    Accuracy,
+    ArmScores,
+    ArmVerdict,
+    Bin,
+    Content,
+    DataFacts,
+    Difference,
+    FinalModel,
+    GeneratorFacts,
+    LayerFacts,
+    Picture,
+    QualityScore,
+    Reproduction,
+    Sweep,
+    SweepTrial,
+    Verdict,
+)
+
+GENERATOR_NAMES = {"vae": "Variational autoencoder", "gan": "Generative adversarial network"}
+SOURCES = {
+    "embedded": "5,000 MNIST digits",
+    "mnist": "MNIST",
+    "fashion_mnist": "Fashion-MNIST",
+    "kmnist": "Kuzushiji-MNIST",
+    "npz": "images of an npz file",
+    "idx": "images of IDX files",
+    "image_folder": "a folder of images",
+}
+SETTINGS = ("lr", "weight_decay", "dropout")
+QUALITY_ROWS = {"synthetic": "this generator", "class_ppca": "class-wise PCA", "real": "real images"}
+QUALITY_SCORES = {
+    "frechet": ("Fréchet distance", "lower"),
+    "kernel": ("kernel distance", "lower"),
+    "precision": ("precision", "higher"),
+    "recall": ("recall", "higher"),
+    "density": ("density", "higher"),
+    "coverage": ("coverage", "higher"),
+    "accuracy": ("1-NN accuracy", "higher"),
+    "duplicates": ("near-duplicates", "lower"),
+    "copies": ("near-copies", "lower"),
+}
+
+
+class Gatherer:
+    """Reads below `root` and remembers what it looked for and did not find."""
+
+    def __init__(self, root: Path, params: Params) -> None:
+        self.root, self.params = root, params
+        self.left_out: list[str] = []
+
+    def gather(self, reproduction: Reproduction) -> Content:
+        content = Content(
+            verdict=self.read_verdict(),
+            arms=self.read_arms(),
+            generators=self.read_generators(),
+            layers=[self.read_layer(name, layer) for name, layer in self.params.layers.items()],
+            sweep=self.read_sweep(),
+            final=self.read_final(),
+            data=self.read_data(),
+            reproduction=reproduction,
+            left_out=[],
+        )
+        return replace(content, left_out=self.left_out)
+
+    # --- the verdict
+
+    def read_verdict(self) -> Verdict:
+        told = read_json(self.root / paths.EVALUATE / "verdict.json")
+        rows = read_table(self.root / paths.EVALUATE / "comparisons.csv")
+        differences = [_difference(row, text) for row, text in zip(rows, told["sentences"], strict=True)]
+        arms = [
+            ArmVerdict(
+                arm=entry["arm"],
+                name=name_pair(entry["arm"], entry["baseline"]),
+                summary=entry["verdict"],
+                differences=[
+                    row for row in differences if (row.arm, row.baseline) == (entry["arm"], entry["baseline"])
+                ],
+            )
+            for entry in told["arms"]
+        ]
+        against_scratch = [arm for arm in arms if arm.differences[0].baseline == "scratch"]
+        alone = [arm for arm in arms if arm.differences[0].baseline != "scratch"]
+        keys = ("headline", "confidence", "negligible", "comparisons", "seeds", "test_images")
+        return Verdict(arms=against_scratch, alone=alone[0] if alone else None, **{key: told[key] for key in keys})
+
+    def read_arms(self) -> list[ArmScores]:
+        metrics = read_json(self.root / paths.metrics("evaluate"))["arms"]
+        rows = read_table(self.root / paths.plots("evaluate") / "budgets.csv")
+        study = self.params.section(Study)
+        return [
+            ArmScores(
+                arm=arm,
+                name=ARM_NAMES[arm],
+                **describe_arm(arm, study),
+                accuracies=sorted(
+                    (
+                        Accuracy(int(row["budget"]), float(row["accuracy"]), _number(row["low"]), _number(row["high"]))
+                        for row in rows
+                        if row["arm"] == arm
+                    ),
+                    key=lambda accuracy: accuracy.budget,
+                ),
+                scores={budget: metrics[arm][str(budget)] for budget in sorted(map(int, metrics[arm]))},
+            )
+            for arm in dict.fromkeys(row["arm"] for row in rows)
+        ]
+
+    def read_final(self) -> FinalModel:
+        told = read_json(self.root / paths.EVALUATE / "finetune.json")
+        recipe = read_json(self.root / paths.FINETUNE / "recipe.json")
+        counts = read_table(self.root / paths.EVALUATE / "confusion.csv")
+        classes = list(dict.fromkeys(row["actual"] for row in counts))
+        cells = {(row["actual"], row["predicted"]): int(row["count"]) for row in counts}
+        reliability: dict[str, list[Bin]] = {}
+        for row in read_table(self.root / paths.plots("evaluate") / "reliability.csv"):
+            found = Bin(float(row["confidence"]), float(row["accuracy"]), int(row["count"]))
+            reliability.setdefault(row["model"], []).append(found)
+        return FinalModel(
+            arm=told["arm"],
+            name=ARM_NAMES[told["arm"]],
+            reason=str(recipe.get("reason", "")),
+            sentence=told["sentence"],
+            scores={"winner": told["winner"], "scratch": told["scratch"]},
+            recipe={key: recipe[key] for key in SETTINGS if key in recipe},
+            classes=classes,
+            confusion=[[cells[actual, predicted] for predicted in classes] for actual in classes],
+            recall=[told["recall"][name] for name in classes],
+            reliability=reliability,
+        )
+
+    # --- what the arms are made of
+
+    def read_generators(self) -> list[GeneratorFacts]:
+        wanted = self.params.section(Augment).generators
+        for kind in GENERATOR_NAMES:
+            if kind not in wanted:
+                self.left_out.append(f"No {kind.upper()}: augment.generators does not name it.")
+        return [self.read_generator(kind) for kind in wanted if self.has(paths.synthetic(kind) / "quality.json")]
+
+    def read_generator(self, kind: str) -> GeneratorFacts:
+        quality = read_json(self.root / paths.synthetic(kind) / "quality.json")
+        alt = f"Grid of images sampled from the {kind.upper()}, one class in each row."
+        return GeneratorFacts(
+            kind=kind,
+            name=GENERATOR_NAMES[kind],
+            sentence=quality.get("sentence", ""),
+            samples=self.picture(paths.plots(f"augment@{kind}") / "samples.png", alt),
+            scores=_quality_scores(quality["rows"]),
+        )
+
+    def read_layer(self, name: str, layer: Layer) -> LayerFacts:
+        folder = paths.plots(f"pretrain@{name}")
+        rows = read_table(self.root / folder / "free_energy.csv") if self.has(folder / "free_energy.csv") else []
+        kind = "convolution filters" if isinstance(layer, ConvLayer) else "features"
+        return LayerFacts(
+            name=name,
+            description=_describe_layer(layer),
+            filters=self.picture(folder / "filters.png", f"The {kind} that layer {name} learned."),
+            reconstructions=self.picture(
+                folder / "reconstructions.png",
+                f"Validation images above what the network up to layer {name} makes of them.",
+            ),
+            curves={key: [float(row[key]) for row in rows] for key in (rows[0] if rows else ())},
+        )
+
+    def read_sweep(self) -> Sweep | None:
+        if not (self.has(paths.TUNE / "best.json") and self.has(paths.TUNE / "trials.csv")):
+            return None
+        rows = read_table(self.root / paths.TUNE / "trials.csv")
+        trials = [
+            SweepTrial(row["arm"], float(row["lr"]), float(row["validation_nll"]), row.get("status") == "completed")
+            for row in rows
+            if row["validation_nll"]
+        ]
+        counts = Counter(row.get("status", "completed") for row in rows)
+        told = read_json(self.root / paths.TUNE / "best.json")
+        best = {
+            arm: {key: told[arm][key] for key in _in_order(told[arm], SETTINGS)} for arm in _in_order(told, ARM_NAMES)
+        }
+        return Sweep(best, trials, dict(sorted(counts.items())))
+
+    def read_data(self) -> DataFacts:
+        manifest = read_json(self.root / paths.PREPARED / "manifest.json")
+        metrics: Json = read_json(self.root / paths.metrics("prepare"))
+        source = manifest["source"] or {}
+        alt = "Training images, one class in each row."
+        return DataFacts(
+            source=SOURCES[source.get("name") or self.params.section(Data).source],
+            sha256=source.get("sha256") or "",
+            image_shape=tuple(manifest["image_shape"]),
+            classes=manifest["class_names"],
+            counts={split: metrics[split]["classes"] for split in ("train", "validation", "test") if split in metrics},
+            label_budgets=manifest["label_budgets"],
+            label_draws=manifest["label_draws"],
+            samples=self.picture(paths.plots("prepare") / "samples.png", alt),
+        )
+
+    # --- what may be missing
+
+    def has(self, path: Path) -> bool:
+        """Whether the file exists; remembers it as left out where it does not."""
+        if (self.root / path).is_file():
+            return True
+        self.left_out.append(f"{path.as_posix()} is missing: `dvc repro` makes it.")
+        return False
+
+    def picture(self, path: Path, alt: str) -> Picture | None:
+        return Picture(self.root / path, alt) if self.has(path) else None
+
+
+def _difference(row: Mapping[str, str], sentence: str) -> Difference:
+    return Difference(
+        arm=row["arm"],
+        baseline=row["baseline"],
+        name=name_pair(row["arm"], row["baseline"]),
+        budget=int(row["budget"]),
+        value=float(row["difference"]),
+        low=_number(row["low"]),
+        high=_number(row["high"]),
+        adjusted_p=_number(row["adjusted_p"]),
+        verdict=row["verdict"],
+        sentence=sentence,
+    )
+
+
+def _number(text: str) -> float | None:
+    return float(text) if text else None
+
+
+def _quality_scores(rows: Mapping[str, Json]) -> list[QualityScore]:
+    """The table of quality.json with scores as rows, known ones first and in a fixed order."""
+    found = []
+    for key in _in_order({key for scores in rows.values() for key in scores}, QUALITY_SCORES):
+        name, better = QUALITY_SCORES.get(key, (key, ""))
+        shown = [row for row in _in_order(rows, QUALITY_ROWS) if key in rows[row]]
+        values = {QUALITY_ROWS.get(row, row): _show(rows[row][key]) for row in shown}
+        found.append(QualityScore(name, better, values))
+    return found
+
+
+def _in_order(keys: Iterable[str], known: Iterable[str]) -> list[str]:
+    """json comes back sorted by name: `keys` in the order of `known`, then the rest by name."""
+    present = set(keys)
+    first = [key for key in known if key in present]
+    return [*first, *sorted(present - set(first))]
+
+
+def _show(score: Mapping[str, Any]) -> str:
+    """Three significant digits; a star where the score should be read with care."""
+    return f"{score['value']:.3g}{'*' if score.get('warned') else ''}"
+
+
+def _describe_layer(layer: Layer) -> str:
+    if isinstance(layer, ConvLayer):
+        return (
+            f"convolutional, {layer.num_filters} filters of {layer.kernel_size} by {layer.kernel_size} pixels, "
+            f"probabilistic max-pooling by {layer.pool_size}"
+        )
+    return f"dense, {layer.num_hidden} hidden units"
