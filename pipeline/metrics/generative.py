@@ -132,10 +132,10 @@ class _Reference:
             "kernel": kernel_distance(self.holdout_features, row_NF, rng),
             **precision_recall_density_coverage(self.holdout_features, row_NF, rng),
             "accuracy": nearest_neighbour_accuracy(
-                as_rows(labelled.images), labelled.labels, as_rows(tested.images), tested.labels, rng
+                as_rows(labelled.images), labelled.labels, as_rows(tested.images), tested.labels
             ),
-            "duplicates": duplicate_rate(row_NF, near_twin, rng),
-            "copies": copy_rate(row_NF, self.others_features, near_train, rng),
+            "duplicates": duplicate_rate(row_NF, near_twin),
+            "copies": copy_rate(row_NF, self.others_features, near_train),
         }
         return {name: score.as_floats() for name, score in scores.items()}
 

@@ -6,7 +6,7 @@
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.metrics.score import Floats, Score, check_features, score_mean
+from pipeline.metrics.score import Floats, Score, check_features, score_mean, score_rate
 
 Labels = npt.NDArray[np.integer]
 
@@ -22,7 +22,7 @@ def precision_recall_density_coverage(
     precision: share of synthetic rows inside some real ball.  recall: the same with the roles exchanged.  density: real
     balls around a synthetic row, over k; may exceed 1.  coverage: share of real balls with a synthetic row inside.
     Outliers have wide balls, so precision alone praises noise: read it with density and coverage.
-    Intervals are bootstraps over the rows that are counted, the balls held fixed.  Both sets need more than k rows.
+    Intervals are over the rows that are counted, the balls held fixed.  Both sets need more than k rows.
     """
     for name, rows in (("real features", real_NF), ("synthetic features", synthetic_MF)):
         check_features(name, rows, k + 1)
@@ -31,20 +31,17 @@ def precision_recall_density_coverage(
     in_synthetic_NM = distance_NM < neighbour_radii(synthetic_MF, k)[None, :]
     few = min(distance_NM.shape)
     warning = f"{few} images, fewer than {FEW}: coarse" if few < FEW else ""
-    counted = {
-        "precision": in_real_NM.any(axis=0),
-        "recall": in_synthetic_NM.any(axis=1),
-        "density": in_real_NM.sum(axis=0) / k,
-        "coverage": in_real_NM.any(axis=1),
+    return {
+        "precision": score_rate(in_real_NM.any(axis=0), warning=warning),
+        "recall": score_rate(in_synthetic_NM.any(axis=1), warning=warning),
+        "density": score_mean(in_real_NM.sum(axis=0) / k, rng, warning=warning),
+        "coverage": score_rate(in_real_NM.any(axis=1), warning=warning),
     }
-    return {name: score_mean(items.astype(np.float64), rng, warning=warning) for name, items in counted.items()}
 
 
-def nearest_neighbour_accuracy(
-    train_NF: Floats, train_labels: Labels, test_MF: Floats, test_labels: Labels, rng: np.random.Generator
-) -> Score:
+def nearest_neighbour_accuracy(train_NF: Floats, train_labels: Labels, test_MF: Floats, test_labels: Labels) -> Score:
     """Accuracy on real test rows of the 1-NN classifier trained on synthetic rows: the classification accuracy score
-    (Ravuri & Vinyals 2019) without a network to train.  The interval is a bootstrap over test rows.
+    (Ravuri & Vinyals 2019) without a network to train.  The interval is over test rows.
     """
     check_features("train features", train_NF, 1)
     check_features("test features", test_MF, 1)
@@ -52,7 +49,7 @@ def nearest_neighbour_accuracy(
         raise ValueError("nearest_neighbour_accuracy needs a label for every row: leave unlabelled rows out")
     predicted = train_labels[pairwise_distances(test_MF, train_NF).argmin(axis=1)]
     warning = f"{len(test_MF)} test images, fewer than {FEW}: coarse" if len(test_MF) < FEW else ""
-    return score_mean((predicted == test_labels).astype(np.float64), rng, warning=warning)
+    return score_rate(predicted == test_labels, warning=warning)
 
 
 def duplicate_threshold(real_NF: Floats, *, share: float = 0.01) -> float:
@@ -61,21 +58,21 @@ def duplicate_threshold(real_NF: Floats, *, share: float = 0.01) -> float:
     return float(np.quantile(neighbour_radii(real_NF, 1), share))
 
 
-def duplicate_rate(rows: Floats, threshold: float, rng: np.random.Generator) -> Score:
+def duplicate_rate(rows: Floats, threshold: float) -> Score:
     """Share of rows with another row nearer than `threshold`: about 0.01 for as many real rows, 1 for a collapsed set.
 
     Compare sets of equal size only: neighbours come nearer as a set grows.
     """
     check_features("features", rows, 2)
-    return score_mean((neighbour_radii(rows, 1) < threshold).astype(np.float64), rng)
+    return score_rate(neighbour_radii(rows, 1) < threshold)
 
 
-def copy_rate(synthetic_MF: Floats, train_NF: Floats, threshold: float, rng: np.random.Generator) -> Score:
+def copy_rate(synthetic_MF: Floats, train_NF: Floats, threshold: float) -> Score:
     """Share of synthetic rows nearer than `threshold` to some training row."""
     check_features("synthetic features", synthetic_MF, 1)
     check_features("train features", train_NF, 1)
     nearest = pairwise_distances(synthetic_MF, train_NF).min(axis=1)
-    return score_mean((nearest < threshold).astype(np.float64), rng)
+    return score_rate(nearest < threshold)
 
 
 def neighbour_radii(rows: Floats, k: int) -> Floats:

@@ -1,4 +1,4 @@
-"""A score with its interval, and the two ways to get one: a bootstrap of means, a jackknife of anything smooth."""
+"""A score with its interval: Wilson for rates, a bootstrap for means, a jackknife for anything smooth."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -35,6 +35,14 @@ def check_features(name: str, rows: Floats, minimum: int) -> None:
         )
     if not np.isfinite(rows).all():
         raise ValueError(f"{name} has values that are not finite: the model that made these images has diverged")
+
+
+def score_rate(hits: npt.ArrayLike, *, warning: str = "") -> Score:
+    """The share of images that hit, with Wilson's (1927) interval: not of width zero even at a rate of 0 or 1."""
+    count, rate, z = np.size(hits), float(np.mean(hits)), Z_95
+    centre = (rate + z**2 / (2 * count)) / (1 + z**2 / count)
+    spread = z * (rate * (1 - rate) / count + z**2 / (4 * count**2)) ** 0.5 / (1 + z**2 / count)
+    return Score(value=rate, low=max(0.0, centre - spread), high=min(1.0, centre + spread), warning=warning)
 
 
 def score_mean(items: Floats, rng: np.random.Generator, *, warning: str = "") -> Score:
