@@ -3,22 +3,11 @@
 import textwrap
 from collections.abc import Mapping, Sequence
 
-from pipeline.metrics.verdicts import (
-    ARM_NAMES,
-    HELPS,
-    HURTS,
-    NO_EFFECT,
-    UNJUDGED,
-    Comparison,
-    Key,
-    name_pair,
-    say_points,
-)
+from pipeline.metrics.verdicts import ARM_NAMES, MARKS, Comparison, Key, name_pair, say_points, shade
 
 WIDTH = 100
 NAME_WIDTH = 32
 CELL_WIDTH = 22
-MARKS = {HELPS: "▲", HURTS: "▼", NO_EFFECT: "·", UNJUDGED: "?"}
 
 
 def format_verdict(
@@ -65,18 +54,23 @@ def _line(name: str, cells: Sequence[str]) -> str:
 
 
 def _cell(row: Comparison) -> str:
-    estimate, mark = row.estimate, MARKS[row.verdict]
+    estimate, mark = row.estimate, MARKS[_shade(row)]
     if estimate.low is None or estimate.high is None:
         return f"{say_points(estimate.value)} {mark}"
     return f"{say_points(estimate.value)} [{say_points(estimate.low)}, {say_points(estimate.high)}] {mark}"
 
 
+def _shade(row: Comparison) -> str:
+    return shade(row.verdict, row.estimate.low, row.estimate.high)
+
+
 def _legend(rows: Sequence[Comparison], confidence: float, seeds: int, test_images: int) -> str:
-    shown = [verdict for verdict in MARKS if any(row.verdict == verdict for row in rows)]
-    marks = ", ".join(f"{MARKS[verdict]} {verdict}" for verdict in shown)
-    interval = f" with {100 * confidence:g} % intervals" if seeds > 1 else ""
-    plural = "s" if seeds > 1 else ""
+    shown = {_shade(row) for row in rows}
+    marks = ", ".join(f"{mark} {name}" for name, mark in MARKS.items() if name in shown)
+    leaning = " (interval misses zero, but no measurable effect once corrected)" if "leans" in marks else ""
+    if seeds == 1:
+        return f"{marks}. Differences in points of test accuracy: 1 seed, {test_images:,} test images."
     return (
-        f"{marks}. Differences in points of test accuracy{interval}: {seeds} paired seed{plural}, {test_images:,} test "
-        f"images; verdicts corrected for {len(rows)} comparisons (Holm)."
+        f"{marks}{leaning}. Differences in points of test accuracy with {100 * confidence:g} % intervals: {seeds} "
+        f"paired seeds, {test_images:,} test images; verdicts corrected for {len(rows)} comparisons (Holm)."
     )

@@ -9,6 +9,8 @@ import numpy as np
 from pipeline.metrics.statistics import Correct, Estimate, adjust_holm, compare_paired
 
 HELPS, HURTS, NO_EFFECT, UNJUDGED = "helps", "hurts", "no measurable effect", "cannot be judged"
+LEANS_UP, LEANS_DOWN = "leans to helping", "leans to hurting"
+MARKS = {HELPS: "▲", HURTS: "▼", LEANS_UP: "△", LEANS_DOWN: "▽", NO_EFFECT: "·", UNJUDGED: "?"}
 MORE_SEEDS = "raise data.label_draws to 3 or more"
 MINUS = "\N{MINUS SIGN}"
 
@@ -105,6 +107,13 @@ def judge(estimate: Estimate, adjusted_p: float | None, *, confidence: float, ne
     return NO_EFFECT
 
 
+def shade(verdict: str, low: float | None, high: float | None) -> str:
+    """The verdict, or which way it leans: no measurable effect once corrected, though its own interval misses zero."""
+    if verdict != NO_EFFECT or low is None or high is None or low <= 0 <= high:
+        return verdict
+    return LEANS_UP if low > 0 else LEANS_DOWN
+
+
 def say_comparison(row: Comparison, *, confidence: float, negligible: float) -> str:
     """A sentence such as "CDBN pretraining helps with 50 labels: +3.2 points (95 % interval +1.0 to +5.4, 4 seeds)"."""
     name, labels = ARM_NAMES[row.arm], say_labels([row.budget])
@@ -140,6 +149,10 @@ def say_points(difference: float) -> str:
     return f"{abs(points):.1f}" if points == 0 else f"{'+' if points > 0 else MINUS}{abs(points):.1f}"
 
 
+def say_p(p: float) -> str:
+    return "< 0.001" if p < 0.001 else f"= {p:.2g}"
+
+
 def say_labels(budgets: Sequence[int]) -> str:
     """50 labels; 50 and 1,000 labels; 50, 200 and 1,000 labels."""
     return f"{_join([f'{budget:,}' for budget in budgets])} labels"
@@ -170,18 +183,18 @@ def say_models(
     estimate: Estimate, *, arm: str, accuracy: float, baseline: float, images: int, confidence: float
 ) -> str:
     """Two single models, each trained once on all labels: what can be said about them, and no more."""
-    result = f"{ARM_NAMES[arm]} gets {100 * accuracy:.1f} % of {images:,} test images right"
+    right = f"{100 * accuracy:.1f} % of {images:,} test images right"
     if arm == "scratch":
-        return (
-            f"Trained on all labels, the recipe that won on validation data is {result.replace(' gets', ', and gets')}."
-        )
+        return f"The recipe that won on validation data is training from scratch: with all labels it gets {right}."
     assert estimate.low is not None
     assert estimate.high is not None
+    assert estimate.p is not None
     measurable = "a measurable" if estimate.low > 0 or estimate.high < 0 else "no measurable"
     interval = f"{100 * confidence:g} % interval {say_points(estimate.low)} to {say_points(estimate.high)}"
     return (
-        f"Trained on all labels, {result} and from scratch {100 * baseline:.1f} %: {measurable} difference, "
-        f"{say_points(estimate.value)} points ({interval}, McNemar p = {estimate.p:.2g}, one model each)."
+        f"With all labels, {ARM_NAMES[arm]} gets {right}, training from scratch {100 * baseline:.1f} %: {measurable} "
+        f"difference, "
+        f"{say_points(estimate.value)} points ({interval}, McNemar p {say_p(estimate.p)}, one model each)."
     )
 
 

@@ -1,10 +1,9 @@
 """Reads the outs of every stage into the report's content."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from pipeline import paths
 from pipeline.artifacts import Json, read_json, read_table
@@ -27,12 +26,12 @@ from pipeline.report.content import (
     GeneratorFacts,
     LayerFacts,
     Picture,
-    QualityScore,
     Reproduction,
     Sweep,
     SweepTrial,
     Verdict,
 )
+from pipeline.report.quality import in_order, quality_scores
 
 GENERATOR_NAMES = {"vae": "Variational autoencoder", "gan": "Generative adversarial network"}
 SOURCES = {
@@ -45,18 +44,6 @@ SOURCES = {
     "image_folder": "a folder of images",
 }
 SETTINGS = ("lr", "weight_decay", "dropout")
-QUALITY_ROWS = {"synthetic": "this generator", "class_ppca": "class-wise PCA", "real": "real images"}
-QUALITY_SCORES = {
-    "frechet": ("Fréchet distance", "lower"),
-    "kernel": ("kernel distance", "lower"),
-    "precision": ("precision", "higher"),
-    "recall": ("recall", "higher"),
-    "density": ("density", "higher"),
-    "coverage": ("coverage", "higher"),
-    "accuracy": ("1-NN accuracy", "higher"),
-    "duplicates": ("near-duplicates", "lower"),
-    "copies": ("near-copies", "lower"),
-}
 
 
 class Gatherer:
@@ -164,7 +151,7 @@ class Gatherer:
             name=GENERATOR_NAMES[kind],
             sentence=quality.get("sentence", ""),
             samples=self.picture(paths.plots(f"augment@{kind}") / "samples.png", alt),
-            scores=_quality_scores(quality["rows"]),
+            scores=quality_scores(quality["rows"]),
         )
 
     def read_layer(self, name: str, layer: Layer) -> LayerFacts:
@@ -194,7 +181,7 @@ class Gatherer:
         counts = Counter(row.get("status", "completed") for row in rows)
         told = read_json(self.root / paths.TUNE / "best.json")
         best = {
-            arm: {key: told[arm][key] for key in _in_order(told[arm], SETTINGS)} for arm in _in_order(told, ARM_NAMES)
+            arm: {key: told[arm][key] for key in in_order(told[arm], SETTINGS)} for arm in in_order(told, ARM_NAMES)
         }
         return Sweep(best, trials, dict(sorted(counts.items())))
 
@@ -244,29 +231,6 @@ def _difference(row: Mapping[str, str], sentence: str) -> Difference:
 
 def _number(text: str) -> float | None:
     return float(text) if text else None
-
-
-def _quality_scores(rows: Mapping[str, Json]) -> list[QualityScore]:
-    """The table of quality.json with scores as rows, known ones first and in a fixed order."""
-    found = []
-    for key in _in_order({key for scores in rows.values() for key in scores}, QUALITY_SCORES):
-        name, better = QUALITY_SCORES.get(key, (key, ""))
-        shown = [row for row in _in_order(rows, QUALITY_ROWS) if key in rows[row]]
-        values = {QUALITY_ROWS.get(row, row): _show(rows[row][key]) for row in shown}
-        found.append(QualityScore(name, better, values))
-    return found
-
-
-def _in_order(keys: Iterable[str], known: Iterable[str]) -> list[str]:
-    """json comes back sorted by name: `keys` in the order of `known`, then the rest by name."""
-    present = set(keys)
-    first = [key for key in known if key in present]
-    return [*first, *sorted(present - set(first))]
-
-
-def _show(score: Mapping[str, Any]) -> str:
-    """Three significant digits; a star where the score should be read with care."""
-    return f"{score['value']:.3g}{'*' if score.get('warned') else ''}"
 
 
 def _describe_layer(layer: Layer) -> str:
