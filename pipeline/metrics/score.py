@@ -39,7 +39,7 @@ def check_features(name: str, rows: Floats, minimum: int) -> None:
 
 def score_rate(hits: npt.ArrayLike, *, warning: str = "") -> Score:
     """The share of images that hit, with Wilson's (1927) interval: not of width zero even at a rate of 0 or 1."""
-    count, rate, z = np.size(hits), float(np.mean(hits)), Z_95
+    count, rate, z = np.size(hits), float(np.asarray(hits, np.float64).mean()), Z_95
     centre = (rate + z**2 / (2 * count)) / (1 + z**2 / count)
     spread = z * (rate * (1 - rate) / count + z**2 / (4 * count**2)) ** 0.5 / (1 + z**2 / count)
     return Score(value=rate, low=max(0.0, centre - spread), high=min(1.0, centre + spread), warning=warning)
