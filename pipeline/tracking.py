@@ -17,7 +17,7 @@ class Tracker(Protocol):
 
 
 class NullTracker:
-    """Tracks nothing: run.tracking is off."""
+    """Tracks nothing: run.tracking is disabled."""
 
     def log(self, values: Mapping[str, float], step: int) -> None:
         """Drops the values."""
@@ -49,7 +49,7 @@ class WandbTracker:
             )
         except wandb.errors.Error as error:
             raise ValueError(
-                f"run.tracking is {mode} but W&B cannot start ({error}): run `wandb login`, or set it to offline or off"
+                f"run.tracking is {mode} but W&B cannot start ({error}): run `wandb login`, or set it to offline or disabled"
             ) from error
 
     def log(self, values: Mapping[str, float], step: int) -> None:
@@ -61,7 +61,7 @@ class WandbTracker:
 
 
 def start_tracking(mode: str, *, stage: str, group: str, config: Mapping[str, Any], folder: Path) -> Tracker:
-    """mode: off, offline or online."""
-    if mode == "off":
+    """mode: disabled, offline or online."""
+    if mode == "disabled":
         return NullTracker()
     return WandbTracker(mode, stage=stage, group=group, config=config, folder=folder)

@@ -93,7 +93,7 @@ def test_nothing_reruns_when_nothing_changed(done: Path) -> None:
         ("gan.lr=0.0011", {"gan"}),
         ("study.steps=13", {"study"}),
         ("evaluate.resamples=5000", {"evaluate"}),
-        ("run.tracking=off", set()),
+        ("run.tracking=disabled", set()),
     ],
 )
 def test_a_changed_parameter_makes_only_its_own_stages_stale(done: Path, override: str, own: set[str]) -> None:
@@ -181,7 +181,7 @@ def test_a_folder_of_the_users_own_colour_images_goes_through_everything(tmp_pat
         "tune.budget=12",
         "augment.quality_images=100",
         f"run.launch={launch}",
-        "run.tracking=off",
+        "run.tracking=disabled",
     )
     dvc(project, "repro")
     manifest = json.loads((project / "out" / "prepare" / "manifest.json").read_text())

@@ -20,7 +20,7 @@ class Run:
     trials_at_once: int
     """How many trials of a study run side by side under ray, >= 1; each works with one thread."""
     tracking: str
-    """W&B: offline (default, no account), online, or off."""
+    """W&B: offline (default, no account), online, or disabled."""
 
     def __post_init__(self) -> None:
         require_at_least("run.seed", self.seed, 0)
@@ -29,4 +29,4 @@ class Run:
         require_choice("run.precision", self.precision, ("32", "bf16"))
         require_choice("run.launch", self.launch, ("ray", "local"))
         require_at_least("run.trials_at_once", self.trials_at_once, 1)
-        require_choice("run.tracking", self.tracking, ("off", "offline", "online"))
+        require_choice("run.tracking", self.tracking, ("disabled", "offline", "online"))
