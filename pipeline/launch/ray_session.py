@@ -21,6 +21,9 @@ PREFIX = "layerwise-ray-"
 MAX_TEMP_LENGTH = 40
 """Ray puts unix sockets some 60 characters below its folder, and the kernel allows 107 in all."""
 
+ATTEMPTS = 3
+"""Ray gives up after 30 s, which a machine that is busy with other things can need."""
+
 ENVIRONMENT = {
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # on Linux this binds every port to 127.0.0.1 instead of to all
     "RAY_AUTH_MODE": "token",
@@ -60,22 +63,27 @@ def local_ray(num_cpus: int, shared_bytes: int = 0) -> Iterator[None]:
 def _init(num_cpus: int, shared_bytes: int, folder: Path) -> None:
     import ray
 
-    try:
-        ray.init(
-            address="local",  # never join a cluster that RAY_ADDRESS happens to name
-            num_cpus=num_cpus,
-            num_gpus=0,
-            include_dashboard=False,
-            log_to_driver=False,
-            logging_level=logging.CRITICAL,
-            object_store_memory=store_size(shared_bytes),
-            _temp_dir=str(folder),
-        )
-    except (RuntimeError, ConnectionError, TimeoutError) as error:
-        raise ValueError(
-            f"Ray did not start on this machine ({_first_line(error)}): free memory and space in /dev/shm and "
-            f"{folder.parent}, or set run.launch to local in params.yaml"
-        ) from error
+    for attempt in range(1, ATTEMPTS + 1):
+        try:
+            ray.init(
+                address="local",  # never join a cluster that RAY_ADDRESS happens to name
+                num_cpus=num_cpus,
+                num_gpus=0,
+                include_dashboard=False,
+                log_to_driver=False,
+                logging_level=logging.CRITICAL,
+                object_store_memory=store_size(shared_bytes),
+                _temp_dir=str(folder / str(attempt)),
+            )
+        except Exception as error:  # when its processes are slow to start, Ray raises just that
+            ray.shutdown()
+            if attempt == ATTEMPTS:
+                raise ValueError(
+                    f"Ray did not start on this machine ({_first_line(error)}): free memory and space in /dev/shm and "
+                    f"{folder.parent}, or set run.launch to local in params.yaml"
+                ) from error
+        else:
+            return
 
 
 def store_size(shared_bytes: int) -> int:

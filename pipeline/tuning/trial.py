@@ -161,6 +161,9 @@ def build_network(spec: TrialSpec, data: TrialData) -> ConvNet:
     generator = make_generator(spec.derive_seed("weights"))
     if not arm.pretrained:
         model.init_random(generator)
+        if arm.activation == "relu":
+            # 1.5 times as fast on CPU with max-pooling; the blocks of probabilistic pooling would be copied around.
+            model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         return model
     dbn.load_state_dict({name: as_tensor(array) for name, array in data.dbn_state.items()})
     order = torch.randperm(len(data.images), generator=make_generator(spec.root_seed, "measured images"))
