@@ -152,7 +152,7 @@ def _write_study(root: Path, arms: list[str], seeds: int) -> None:
         for place, budget in enumerate(BUDGETS)
     }
     rows = judge_study(
-        correct, confidence=0.95, negligible=0.005, resamples=4000, make_rng=lambda *_: np.random.default_rng(3)
+        correct, confidence=0.95, negligible=0.005, resamples=1000, make_rng=lambda *_: np.random.default_rng(3)
     )
     write_table(root / paths.EVALUATE / "comparisons.csv", [comparison_row(row) for row in rows])
     told = describe_study(rows, confidence=0.95, negligible=0.005, test_images=NUM_TEST)

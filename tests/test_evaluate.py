@@ -85,7 +85,7 @@ def test_verdict_needs_interval_corrected_p_and_size(found: Estimate, adjusted_p
         ),
         (
             Comparison("cdbn", "scratch_probabilistic", 50, estimate(-0.02, -0.03, -0.01), 0.01, HURTS),
-            "CDBN pretraining hurts with 50 labels against CDBN's network, not pretrained: "
+            "CDBN pretraining hurts with 50 labels against the unpretrained CDBN network: "
             "\N{MINUS SIGN}2.0 points (95 % interval \N{MINUS SIGN}3.0 to \N{MINUS SIGN}1.0, 4 seeds)",
         ),
         (

@@ -83,7 +83,7 @@ def render_project(root: Path) -> str:
 
 
 def test_the_verdict_stands_before_the_first_figure(page: Page, content: Content) -> None:
-    assert page.headings[0] == content.verdict.headline.split(" (")[0]
+    assert page.headings[0] == content.verdict.headline.split(" (")[0].rstrip(".")
     tags = [tag for tag, _ in page.elements]
     assert tags.index("h1") < tags.index("table") < min(tags.index("svg"), tags.index("img"), tags.index("figure"))
 

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from pipeline.metrics.verdicts import ARM_NAMES, MARKS, Comparison, Key, name_pair, say_points, shade
 
 WIDTH = 100
-NAME_WIDTH = 32
-CELL_WIDTH = 22
+NAME_WIDTH = 31
+CELL_WIDTH = 23
 
 
 def format_verdict(
@@ -66,8 +66,10 @@ def _shade(row: Comparison) -> str:
 
 def _legend(rows: Sequence[Comparison], confidence: float, seeds: int, test_images: int) -> str:
     shown = {_shade(row) for row in rows}
-    marks = ", ".join(f"{mark} {name}" for name, mark in MARKS.items() if name in shown)
-    leaning = " (interval misses zero, but no measurable effect once corrected)" if "leans" in marks else ""
+    # The order of MARKS, leaning last, so that what explains it stands right behind it.
+    ordered = sorted((name for name in MARKS if name in shown), key=lambda name: name.startswith("leans"))
+    marks = ", ".join(f"{MARKS[name]} {name}" for name in ordered)
+    leaning = " (the interval misses zero, but not once corrected: no measurable effect)" if "leans" in marks else ""
     if seeds == 1:
         return f"{marks}. Differences in points of test accuracy: 1 seed, {test_images:,} test images."
     return (

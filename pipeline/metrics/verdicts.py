@@ -20,7 +20,7 @@ ARM_NAMES = {
     "cdbn": "CDBN pretraining",
     "vae": "VAE samples",
     "gan": "GAN samples",
-    "scratch_probabilistic": "CDBN's network, not pretrained",
+    "scratch_probabilistic": "unpretrained CDBN network",
 }
 CONTROLS = ("scratch", "scratch_probabilistic")
 """Arms that nobody would choose for themselves: the others are measured against them."""
@@ -117,7 +117,7 @@ def shade(verdict: str, low: float | None, high: float | None) -> str:
 def say_comparison(row: Comparison, *, confidence: float, negligible: float) -> str:
     """A sentence such as "CDBN pretraining helps with 50 labels: +3.2 points (95 % interval +1.0 to +5.4, 4 seeds)"."""
     name, labels = ARM_NAMES[row.arm], say_labels([row.budget])
-    against = "" if row.baseline == "scratch" else f" against {ARM_NAMES[row.baseline]}"
+    against = "" if row.baseline == "scratch" else f" against the {ARM_NAMES[row.baseline]}"
     size = say_estimate(row.estimate, confidence=confidence)
     if row.verdict == UNJUDGED:
         return f"{name} with {labels}{against} {UNJUDGED} ({size}): {MORE_SEEDS}"
