@@ -53,12 +53,12 @@ def study(stage: Stage) -> None:
     for spec in specs:
         copy_classifier(stage.work, str(spec), folder / "models")
     write_table(plots / "budgets.csv", budget_rows(cells))
-    metrics: dict[str, dict[str, dict[str, float]]] = {}
-    for cell in cells:
-        scores = {"validation_accuracy": cell.validation_accuracy, "validation_nll": cell.validation_nll}
-        metrics.setdefault(cell.arm, {})[str(cell.budget)] = scores
-        stage.track({f"{cell.arm}/{name}": value for name, value in scores.items()}, cell.budget)
-    stage.write_metrics(metrics)
+    for budget in budgets:  # W&B wants rising steps
+        here = [cell for cell in cells if cell.budget == budget]
+        stage.track({f"{cell.arm}/{key}": value for cell in here for key, value in cell.scores.items()}, budget)
+    stage.write_metrics(
+        {arm: {str(cell.budget): cell.scores for cell in cells if cell.arm == arm} for arm in settings.arms}
+    )
 
 
 if __name__ == "__main__":

@@ -49,12 +49,13 @@ def tune(stage: Stage) -> None:
             swept[arm] = sweeper.sweep(plan, partial(sweep_trial, spec=make_spec(stage, settings, arm)), data, recorder)
     best = {arm: best_trial(swept[arm], plan) for arm, plan in plans.items()}
     table = [row for arm, plan in plans.items() for row in trial_rows(swept[arm], plan)]
-    for number, row in enumerate(table):
-        stage.track({f"{row['arm']}/{METRIC}": row[METRIC]} if row[METRIC] != "" else {}, number)
+    history = history_rows(swept, plans)
+    for row in history:
+        stage.track({f"{arm}/{METRIC}": row[arm] for arm in swept if row[arm] != ""}, row["trial"])
     folder, plots = stage.output(paths.TUNE), stage.output(paths.plots(stage.name))
     write_json(folder / "best.json", {arm: trial.values | trial.curve[-1] for arm, trial in best.items()})
     write_table(folder / "trials.csv", table)
-    write_table(plots / "trials.csv", history_rows(swept, plans))
+    write_table(plots / "trials.csv", history)
     stage.write_metrics({arm: summarise_sweep(swept[arm], plan) for arm, plan in plans.items()})
     for arm, trial in best.items():
         values = ", ".join(f"{name} {value:.3g}" for name, value in sorted(trial.values.items()))

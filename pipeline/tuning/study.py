@@ -108,6 +108,11 @@ class Cell:
     validation_accuracy: float
     validation_nll: float
 
+    @property
+    def scores(self) -> dict[str, float]:
+        """The means by name."""
+        return {"validation_accuracy": self.validation_accuracy, "validation_nll": self.validation_nll}
+
 
 def summarise(rows: Iterable[StudyRow]) -> list[Cell]:
     """Means over the seeds, arms and budgets in order of their first appearance."""
