@@ -49,7 +49,8 @@ class WandbTracker:
             )
         except wandb.errors.Error as error:
             raise ValueError(
-                f"run.tracking is {mode} but W&B cannot start ({error}): run `wandb login`, or set it to offline or disabled"
+                f"run.tracking is {mode} but W&B cannot start ({error}): run `wandb login`, or set it to offline or "
+                "disabled"
             ) from error
 
     def log(self, values: Mapping[str, float], step: int) -> None:
