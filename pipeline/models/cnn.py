@@ -28,8 +28,9 @@ ACTIVATIONS = ("relu", "probabilistic")
 CHUNK = 256
 HEAD_STD = 0.01
 PIXEL_STD = 0.3
-"""Typical spread of pixels within an image, and of a hidden unit's probability: what a random filter's input varies by."""
+"""Typical spread of the pixels of an image."""
 UNIT_STD = 0.25
+"""Typical spread of a hidden unit's probability over random filters."""
 INPUT_GAIN = 1.5
 """Wanted spread of a sigmoid's input at the start."""
 

@@ -26,7 +26,7 @@ class _ClosedForm(torch.autograd.Function):
 
     @staticmethod
     def forward(  # autograd links the output to `parameters`, whatever their values
-        ctx: Any, value: Tensor, gradients: Callable[[], Sequence[Tensor]], *parameters: Tensor
+        ctx: Any, value: Tensor, gradients: Callable[[], Sequence[Tensor]], *_parameters: Tensor
     ) -> Tensor:
         ctx.gradients = gradients
         return value.clone()

@@ -1,8 +1,8 @@
 """Convolutional RBM with probabilistic max-pooling: Lee, Grosse, Ranganath, Ng 2009.
 
-E(v, h) = -sum_k sum_ij h^k_ij (W^k * v)_ij - sum_k c_k sum_ij h^k_ij - sum_m b_m sum_ij v^m_ij, where at most one unit of a
-C x C block of h^k is on; Gaussian visible units have |v - b|^2 / 2 in place of -b.v. W * v is a valid correlation. Where
-the map's side is no multiple of C, the detection units outside whole blocks (right and bottom) don't exist.
+E(v, h) = -sum_k sum_ij h^k_ij (W^k * v)_ij - sum_k c_k sum_ij h^k_ij - sum_m b_m sum_ij v^m_ij, where at most one unit
+of a C x C block of h^k is on; Gaussian visible units have |v - b|^2 / 2 in place of -b.v. W * v is a valid correlation.
+Where the map's side is no multiple of C, the detection units outside whole blocks (right and bottom) don't exist.
 tests/test_conv_rbm.py holds it against a dense RBM and against enumeration.
 """
 
@@ -13,22 +13,26 @@ import math
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.grad import conv2d_weight
 
 from pipeline.models.contrastive import Phase, contrastive_divergence, sparsity_penalty
 from pipeline.models.losses import Batch, Losses
-from pipeline.models.pooling import block_softmax, join_blocks, spread_filters, split_blocks
+from pipeline.models.pooling import block_softmax, join_blocks, split_blocks, spread_filters
+from pipeline.models.precision import widen
 from pipeline.models.sampling import sample_bernoulli, sample_blocks, sample_gaussian
 from pipeline.models.standardise import floor_std
 
 FEW_CHANNELS = 4
 RESPONSE_STD = 0.33
+"""Spread of a filter's responses at the start. From smaller ones, sparse groups all grow into the same blob."""
 
 
 class ConvRBM(nn.Module):
     """F groups of detection units over an image, with pooling units above them.
 
     All weights are zero until `initialise` (or load_state_dict). Methods that take `v` want model units: what
-    `standardise` returns, which for Bernoulli units is the input itself. Detection units come in blocks, (B, S, F, R, Q).
+    `standardise` returns, which for Bernoulli units is the input itself. Detection units come in blocks,
+    (B, S, F, R, Q).
     """
 
     mean: Tensor
@@ -87,7 +91,6 @@ class ConvRBM(nn.Module):
             self.visible_bias.zero_()
         else:
             self.visible_bias.copy_(x.mean((0, 2, 3)).clamp(0.01, 0.99).logit())
-        # A filter's responses start with a spread of RESPONSE_STD: from smaller ones, sparse groups grow into the same blob.
         power = float(self.standardise(x).square().mean())
         self.weight.normal_(0, RESPONSE_STD / math.sqrt(self.weight[0].numel() * power), generator=generator)
         target, units = self.sparsity_target, self.pool_size**2
@@ -128,7 +131,7 @@ class ConvRBM(nn.Module):
 
     def visible_mean(self, h: Tensor) -> Tensor:
         """E[v | h] in model units: (B, S, F, R, Q) -> (B, M, height, width)."""
-        mean = self._top_down(h) + _per_channel(self.visible_bias)
+        mean = widen(self._top_down(h)) + _per_channel(self.visible_bias)
         return mean if self.visible == "gaussian" else torch.sigmoid(mean)
 
     def sample_hidden(self, v: Tensor, generator: torch.Generator) -> Tensor:
@@ -156,14 +159,14 @@ class ConvRBM(nn.Module):
 
     # --- losses
 
-    def training_losses(self, batch: Batch, step: int, generator: torch.Generator) -> Losses:
+    def training_losses(self, batch: Batch, step: int, generator: torch.Generator) -> Losses:  # noqa: ARG002
         """CD-k; the total is nats per detection place, so that a learning rate holds for images of every size."""
         losses, activity = self._contrast(batch, generator)
         penalty = sparsity_penalty(self.hidden_bias, activity, self.sparsity_target, self.sparsity_cost)
         return Losses(losses.total + penalty, losses.parts)
 
     @torch.no_grad()
-    def validation_losses(self, batch: Batch, step: int, generator: torch.Generator) -> Losses:
+    def validation_losses(self, batch: Batch, step: int, generator: torch.Generator) -> Losses:  # noqa: ARG002
         """The same parts on held-out images."""
         return self._contrast(batch, generator)[0]
 
@@ -198,7 +201,7 @@ class ConvRBM(nn.Module):
         """-dF/d(weight, hidden_bias, visible_bias), the mean over the phase's states."""
         height, width = self._covered()
         v, maps, count = phase.visible, join_blocks(phase.hidden, self.pool_size), len(phase.visible)
-        weight = torch.nn.grad.conv2d_weight(v[..., :height, :width], list(self.weight.shape), maps)
+        weight = conv2d_weight(v[..., :height, :width], list(self.weight.shape), maps)
         return weight.div_(count), phase.hidden.sum((0, 1, 3, 4)).div_(count), v.sum((0, 2, 3)).div_(count)
 
     def _covered(self) -> tuple[int, int]:
@@ -210,7 +213,7 @@ class ConvRBM(nn.Module):
         """sum_k of the transposed correlation of h^k with W^k, on the whole input: -> (B, M, height, width)."""
         _, height, width = self.input_shape
         if self.input_shape[0] <= FEW_CHANNELS:
-            # Transposed convolution to few channels is slow on CPU: over pixels gathered in C x C cells it has S times as many.
+            # Transposed convolution to few channels is slow on CPU; pixels gathered in C x C cells are S times as many.
             maps = F.conv_transpose2d(h.flatten(1, 2), spread_filters(self.weight, self.pool_size))
             image = F.pixel_shuffle(maps, self.pool_size)
         else:

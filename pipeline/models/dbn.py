@@ -46,9 +46,9 @@ def build_layer(config: Layer, input_shape: tuple[int, ...], key: str = "pretrai
     needed = config.kernel_size + config.pool_size - 1
     if needed > min(height, width):
         raise ValueError(
-            f"{key}.kernel_size must leave room for a pooling block of {config.pool_size} in the {height}x{width} maps of "
-            f"{config.below}, so be <= {min(height, width) - config.pool_size + 1}, got {config.kernel_size}: make it or "
-            "pool_size smaller, here or in the layers below, in params.yaml"
+            f"{key}.kernel_size must be <= {min(height, width) - config.pool_size + 1}, to leave room for one pooling "
+            f"block of {config.pool_size} in the {height}x{width} maps of {config.below}, got {config.kernel_size}: "
+            "make it or pool_size smaller, here or in the layers below, in params.yaml"
         )
     most = 1 / config.pool_size**2
     if config.sparsity_cost > 0 and config.sparsity_target >= most:
@@ -88,11 +88,11 @@ class DBN(nn.Module):
     def extended(self, config: Layer) -> "DBN":
         """A copy with one layer more, whose weights are zero."""
         higher = DBN([*self.configs, config], cast(tuple[int, int, int], self.shapes[0]))
-        higher.layers[: len(self.layers)].load_state_dict(self.layers.state_dict())  # type: ignore[operator]
+        higher.layers[: len(self.layers)].load_state_dict(self.layers.state_dict())
         return higher
 
     def mean_field(self, images: Tensor, depth: int | None = None) -> Tensor:
-        """Activations of layer `depth` (the top one without it): (B, C, height, width) in [0, 1] -> (B, *shapes[depth])."""
+        """Activations of layer `depth`, the top one without it: images in [0, 1] -> (B, *shapes[depth])."""
         x = images
         for layer in self.rbms(depth):
             x = layer.encode(x)
@@ -155,7 +155,7 @@ class GreedyLayer(nn.Module):
         super().__init__()
         self.dbn = dbn
         self.depth = len(dbn.layers) - 1
-        dbn.layers[: self.depth].requires_grad_(False)  # type: ignore[operator]
+        dbn.layers[: self.depth].requires_grad_(False)
 
     @property
     def top(self) -> ConvRBM | RBM:

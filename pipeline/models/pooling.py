@@ -1,6 +1,6 @@
 """Probabilistic max-pooling: Lee, Grosse, Ranganath, Ng 2009, sec. 3.6.
 
-The detection units of a C x C block and the state "all off" form one softmax; the pooling unit is on when any of them is.
+The detection units of a C x C block and the state "all off" form one softmax; the pooling unit is on when any is.
 """
 
 # B batch, F filters, C side of a block, S = C * C units of a block, R x Q blocks
@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+from pipeline.models.precision import widen
 
 
 def split_blocks(maps: Tensor, pool_size: int) -> Tensor:
@@ -33,6 +35,7 @@ def block_softmax(inputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     inputs: (B, S, ...), the I of the paper.  Returns exp(I) / (1 + sum exp I) as (B, S, ...),
     sigmoid(logsumexp I) as (B, ...) and log(1 + sum exp I) as (B, ...).
     """
+    inputs = widen(inputs)
     peak = inputs.amax(1, keepdim=True).clamp_(min=0)  # 0 is the input of the state "all off"
     units = torch.exp(inputs - peak)
     some = units.sum(1, keepdim=True)
@@ -66,8 +69,8 @@ def pooled_probability(inputs: Tensor) -> Tensor:
 def spread_filters(weight: Tensor, pool_size: int) -> Tensor:
     """Filters of the same correlation seen from cells of C x C pixels: (F, M, K, K) -> (S*F, M*S, L, L).
 
-    Unit s of a block sees its filter shifted to its place in the block, K + C - 1 pixels with zeros around, cut into L x L
-    cells. Input channels are in the order of torch's pixel_unshuffle, outputs in that of a flattened (S, F).
+    Unit s of a block sees its filter shifted to its place in the block: K + C - 1 pixels with zeros around, cut into
+    L x L cells. Input channels are in the order of torch's pixel_unshuffle, outputs in that of a flattened (S, F).
     """
     filters, channels, kernel, _ = weight.shape
     cells = -(-(kernel + pool_size - 1) // pool_size)

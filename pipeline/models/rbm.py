@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from pipeline.models.contrastive import Phase, contrastive_divergence, sparsity_penalty
 from pipeline.models.losses import Batch, Losses
+from pipeline.models.precision import widen
 from pipeline.models.sampling import sample_bernoulli, sample_gaussian
 from pipeline.models.standardise import floor_std
 
@@ -127,7 +128,7 @@ class RBM(nn.Module):
 
     def visible_mean(self, h: Tensor) -> Tensor:
         """E[v | h] in model units: (B, H) -> (B, V)."""
-        mean = torch.addmm(self.visible_bias, h, self.weight.t())
+        mean = widen(torch.addmm(self.visible_bias, h, self.weight.t()))
         return mean if self.visible == "gaussian" else torch.sigmoid(mean)
 
     def sample_hidden(self, v: Tensor, generator: torch.Generator) -> Tensor:
@@ -154,7 +155,7 @@ class RBM(nn.Module):
 
     # --- losses
 
-    def training_losses(self, batch: Batch, step: int, generator: torch.Generator) -> Losses:
+    def training_losses(self, batch: Batch, step: int, generator: torch.Generator) -> Losses:  # noqa: ARG002
         """CD-k, or PCD-k which moves `chains` on. The total's gradient is minus the update; its value is in nats."""
         losses, data, end = self._contrast(batch, generator)
         if len(self.chains):
@@ -163,7 +164,7 @@ class RBM(nn.Module):
         return Losses(losses.total + penalty, losses.parts)
 
     @torch.no_grad()
-    def validation_losses(self, batch: Batch, step: int, generator: torch.Generator) -> Losses:
+    def validation_losses(self, batch: Batch, step: int, generator: torch.Generator) -> Losses:  # noqa: ARG002
         """The same parts on held-out images; the chains stay where they are."""
         return self._contrast(batch, generator)[0]
 
@@ -192,7 +193,7 @@ class RBM(nn.Module):
         return Phase(v, torch.sigmoid(inputs), self._visible_energy(v) - F.softplus(inputs).sum(1))
 
     def _hidden_inputs(self, v: Tensor) -> Tensor:
-        return torch.addmm(self.hidden_bias, v, self.weight)
+        return widen(torch.addmm(self.hidden_bias, v, self.weight))
 
     def _visible_energy(self, v: Tensor) -> Tensor:
         if self.visible == "gaussian":
@@ -205,7 +206,7 @@ class RBM(nn.Module):
 
 
 def _gradients(data: Phase, model: Phase) -> tuple[Tensor, Tensor, Tensor]:
-    """d/d(weight, hidden_bias, visible_bias) of mean F(v_data) - mean F(v_model); a Gaussian b cancels between phases."""
+    """d/d(weight, hidden_bias, visible_bias) of mean F(v_data) - mean F(v_model); a Gaussian b cancels."""
     from_data, from_model = -1 / len(data.visible), 1 / len(model.visible)
     weight = torch.mm(data.visible.t(), data.hidden).mul_(from_data)
     weight.addmm_(model.visible.t(), model.hidden, alpha=from_model)
