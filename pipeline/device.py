@@ -1,8 +1,7 @@
 """Accelerator, precision and threads: the one place that asks what the machine has."""
 
 import torch
-
-LIGHTNING_PRECISION = {"32": "32-true", "bf16": "bf16-mixed"}
+from threadpoolctl import threadpool_limits
 
 
 def resolve_accelerator(wanted: str) -> str:
@@ -18,5 +17,6 @@ def resolve_device(wanted: str) -> torch.device:
 
 
 def set_threads(count: int) -> None:
-    """CPU threads of this process. Results differ between counts, so callers take it from params.yaml."""
+    """CPU threads of this process, torch's and BLAS's. Results differ between counts, so it is never the machine's."""
     torch.set_num_threads(count)
+    threadpool_limits(count)

@@ -46,7 +46,7 @@ def test_a_bad_value_is_an_error_that_names_key_value_and_rule(override: str, me
 
 def test_a_missing_key_is_an_error_not_a_default(tmp_path: Path) -> None:
     path = tmp_path / "params.yaml"
-    path.write_text(PARAMS.read_text().replace("  latent_dim: 10\n", ""))
+    path.write_text(PARAMS.read_text().replace("  latent_dim: 8\n", ""))
     with pytest.raises(ValueError, match=r"vae.latent_dim is missing from .*: add it"):
         load_params(path)
 

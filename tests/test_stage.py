@@ -87,7 +87,7 @@ def wait_for_piece(project: Path, number: int) -> None:
 def test_a_stage_publishes_its_outs_and_metrics_and_clears_its_work(project: Path) -> None:
     code, _, err = run(project)
     assert (code, err) == (0, "")
-    assert (project / "out/demo/result").read_text() == "0 10 20 30 40 50"
+    assert (project / "out/demo/result").read_text() == "0 8 16 24 32 40"
     assert (project / "metrics/demo.json").read_text() == '{\n  "count": 6\n}\n'
     assert not (project / ".layerwise" / "work" / "demo").exists()
 
@@ -102,7 +102,7 @@ def test_a_killed_stage_goes_on_where_it_was_and_ends_with_the_same_result(proje
     assert code == 0
     assert "computing 2" not in out
     assert "computing 5" in out
-    assert (project / "out/demo/result").read_text() == "0 10 20 30 40 50"
+    assert (project / "out/demo/result").read_text() == "0 8 16 24 32 40"
 
 
 def test_work_of_other_parameters_is_not_taken_up(project: Path) -> None:
@@ -111,7 +111,7 @@ def test_work_of_other_parameters_is_not_taken_up(project: Path) -> None:
     process.kill()
     process.communicate()
     params = project / "params.yaml"
-    params.write_text(params.read_text().replace("latent_dim: 10", "latent_dim: 7"))
+    params.write_text(params.read_text().replace("latent_dim: 8", "latent_dim: 7"))
     code, out, _ = run(project)
     assert code == 0
     assert "computing 0" in out
@@ -146,7 +146,7 @@ def test_a_bug_keeps_its_traceback(project: Path) -> None:
 def test_a_failed_run_leaves_the_last_good_out_untouched(project: Path) -> None:
     assert run(project)[0] == 0
     assert run(project, FAIL="value")[0] == 1
-    assert (project / "out/demo/result").read_text() == "0 10 20 30 40 50"
+    assert (project / "out/demo/result").read_text() == "0 8 16 24 32 40"
 
 
 def test_parameters_edited_while_a_stage_runs_make_it_fail(project: Path) -> None:
