@@ -34,7 +34,9 @@ class _ClosedForm(torch.autograd.Function):
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, *outputs: Tensor) -> tuple[Tensor | None, ...]:
-        return (None, None, *(gradient.mul_(outputs[0]) for gradient in ctx.gradients()))
+        # The gradient is a small difference of two large sums: half precision would leave little of it.
+        with torch.autocast(outputs[0].device.type, enabled=False):
+            return (None, None, *(gradient.mul_(outputs[0]) for gradient in ctx.gradients()))
 
 
 def contrastive_divergence(

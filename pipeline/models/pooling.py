@@ -36,11 +36,11 @@ def block_softmax(inputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     sigmoid(logsumexp I) as (B, ...) and log(1 + sum exp I) as (B, ...).
     """
     inputs = widen(inputs)
-    peak = inputs.amax(1, keepdim=True).clamp_(min=0)  # 0 is the input of the state "all off"
+    peak = inputs.detach().amax(1, keepdim=True).clamp_(min=0)  # 0 is the input of the state "all off"
     units = torch.exp(inputs - peak)
     some = units.sum(1, keepdim=True)
-    total = torch.exp(-peak).add_(some)
-    return units.div_(total), some.div_(total).squeeze(1), total.log_().add_(peak).squeeze(1)
+    total = some + torch.exp(-peak)
+    return units / total, (some / total).squeeze(1), (total.log() + peak).squeeze(1)
 
 
 class _PooledProbability(torch.autograd.Function):
