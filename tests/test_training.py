@@ -7,8 +7,7 @@ from torch import Tensor, nn
 from pipeline.models.losses import Batch, Losses
 from pipeline.seeding import make_generator
 from pipeline.training.fit import fit
-from pipeline.training.module import Epoch
-from pipeline.training.plan import FitPlan, schedule_factor
+from pipeline.training.plan import Epoch, FitPlan, schedule_factor
 from pipeline.training.stream import BatchStream, MixedStream, in_batches
 
 

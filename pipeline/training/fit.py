@@ -9,8 +9,8 @@ import pytorch_lightning as pl
 from torch import nn
 
 from pipeline.models.losses import Batch
-from pipeline.training.module import AdversarialModule, Epoch, FitModule, SingleLossModule
-from pipeline.training.plan import FitPlan
+from pipeline.training.module import AdversarialModule, FitModule, SingleLossModule
+from pipeline.training.plan import Epoch, FitPlan
 from pipeline.training.stream import Stream
 
 PRECISION = {"32": "32-true", "bf16": "bf16-mixed"}

@@ -14,9 +14,7 @@ from pipeline.config.generators import Gan, Vae
 from pipeline.models.gan import ConditionalGAN
 from pipeline.models.vae import ConditionalVAE
 from pipeline.seeding import derive_seed, make_generator
-from pipeline.training.fit import fit
-from pipeline.training.module import Epoch
-from pipeline.training.plan import FitPlan
+from pipeline.training.plan import Epoch, FitPlan
 from pipeline.training.stream import BatchStream, in_batches
 
 EPOCHS = 20
@@ -73,6 +71,8 @@ class FittedGenerator:
 
 def fit_generator(task: GeneratorTask, data: GeneratorData) -> FittedGenerator:
     """Trains one generator. Raises ValueError when its loss is not finite."""
+    from pipeline.training.fit import fit  # Lightning takes seconds to import: only where a model is fitted
+
     image_shape = data.images.shape[1:]
     weights = make_generator(task.seed, task.kind, task.draw, "weights")
     model = MODELS[task.kind](image_shape, data.num_classes, config=task.config, generator=weights)  # type: ignore[arg-type]

@@ -11,10 +11,8 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from pipeline.models.losses import AdversarialModel, Batch, Losses, LossModel
 from pipeline.seeding import derive_seed, make_generator
-from pipeline.training.plan import FitPlan, make_optimizer, schedule_factor
+from pipeline.training.plan import Epoch, FitPlan, make_optimizer, schedule_factor
 from pipeline.training.stream import Stream
-
-Epoch = dict[str, float]
 
 
 class FitModule(pl.LightningModule):

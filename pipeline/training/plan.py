@@ -7,6 +7,8 @@ from typing import Literal
 from torch import nn
 from torch.optim import SGD, AdamW, Optimizer
 
+Epoch = dict[str, float]
+"""One entry of a fit's history: step, and the epoch's means by name."""
 Schedule = Literal["constant", "cosine", "linear_tail"]
 
 

@@ -19,7 +19,6 @@ from pipeline.data.transforms import affine_elastic
 from pipeline.models.cnn import ConvNet
 from pipeline.models.dbn import DBN
 from pipeline.seeding import derive_seed, make_generator
-from pipeline.training.fit import fit
 from pipeline.training.plan import FitPlan
 from pipeline.training.stream import BatchStream, MixedStream, Stream, as_batch, in_batches
 from pipeline.tuning.arms import recipe
@@ -129,6 +128,8 @@ def run_trial(
 
     Raises ValueError when the loss stops being finite, or when the data lack what the spec asks for.
     """
+    from pipeline.training.fit import fit  # Lightning takes seconds to import: only where a model is fitted
+
     model = build_network(spec, data)
     plan = FitPlan(
         steps=spec.steps,
