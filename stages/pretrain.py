@@ -14,7 +14,8 @@ from pipeline.device import resolve_accelerator, set_threads
 from pipeline.models.dbn import DBN
 from pipeline.models.pictures import filters_as_pictures, reconstruction_pairs
 from pipeline.stage import Stage, StageSpec, run_stage
-from pipeline.training.greedy import Point, fit_layer, load_dbn, save_dbn
+from pipeline.training.greedy import Point, fit_layer
+from pipeline.training.stored import load_dbn, save_dbn
 
 SHOWN_IMAGES = 12
 

@@ -7,7 +7,8 @@ from torch import Tensor
 
 from pipeline.config.pretrain import ConvLayer, DenseLayer
 from pipeline.models.dbn import DBN
-from pipeline.training.greedy import Point, fit_layer, load_dbn, save_dbn
+from pipeline.training.greedy import Point, fit_layer
+from pipeline.training.stored import load_dbn, save_dbn
 
 IMAGE_SHAPE = (1, 12, 12)
 COMMON = {

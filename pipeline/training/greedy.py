@@ -13,7 +13,6 @@ from pipeline.seeding import derive_seed, make_generator
 from pipeline.training.fit import fit
 from pipeline.training.plan import FitPlan
 from pipeline.training.stream import BatchStream, as_batch
-from pipeline.weights import load_weights, save_weights
 
 EPOCHS = 20
 """Points of the free-energy curves, and checkpoints of a layer's fit."""
@@ -21,8 +20,6 @@ START_IMAGES = 512
 """Images that set the visible biases and statistics before the first update."""
 GAP_IMAGES = 500
 """Train images, and as many validation images, whose mean free energies are compared."""
-
-DBN_FILE = "dbn.safetensors"
 
 CURVES = {
     "step": "step",
@@ -80,19 +77,6 @@ def fit_layer(
 
     history = fit(model, stream, plan, checkpoint=checkpoint, measure=measure, on_epoch=on_epoch)
     return dbn.eval(), [{name: entry[key] for name, key in CURVES.items()} for entry in history]
-
-
-def save_dbn(folder: Path, dbn: DBN) -> None:
-    """The whole stack: this layer and every one below it."""
-    save_weights(folder / DBN_FILE, dbn.state_dict(), kind="dbn", config=dbn.to_config())
-
-
-def load_dbn(folder: Path) -> DBN:
-    """Raises ValueError as `load_weights` does."""
-    state, config = load_weights(folder / DBN_FILE, kind="dbn")
-    dbn = DBN.from_config(config)
-    dbn.load_state_dict(state)
-    return dbn.eval()
 
 
 def _start(images: Tensor, seed: int) -> Batch:
