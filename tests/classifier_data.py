@@ -8,7 +8,7 @@ import torch
 
 from pipeline.config.pretrain import ConvLayer, DenseLayer, Layer
 from pipeline.models.dbn import DBN
-from pipeline.tuning.trial import TrialData, TrialSpec
+from pipeline.tuning.trial import TrialData, TrialResult, TrialSpec
 
 NUM_CLASSES = 3
 COMMON: dict[str, Any] = {
@@ -88,3 +88,8 @@ def make_spec(**changes: Any) -> TrialSpec:
 def read_all(folder: Path) -> dict[str, bytes]:
     """The bytes of every file below a folder, by relative path."""
     return {file.relative_to(folder).as_posix(): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+
+
+def same_results(left: TrialResult, right: TrialResult) -> bool:
+    arrays = all(np.array_equal(left.state[name], right.state[name]) for name in left.state)
+    return arrays and (left.metrics, left.history, left.config) == (right.metrics, right.history, right.config)

@@ -3,6 +3,7 @@
 Gives the sweep that Tune gives with one trial at a time (tests/test_tuning.py).
 """
 
+import sys
 from contextlib import suppress
 from functools import partial
 from types import SimpleNamespace, TracebackType
@@ -24,6 +25,8 @@ class LocalSweeper:
         return
 
     def sweep(self, plan: SweepPlan, function: SweepFunction, shared: Any, recorder: Recorder) -> list[SweptTrial]:
+        if plan.max_concurrent > 1:
+            print("tune.max_concurrent has no effect with run.launch local: trials run one by one", file=sys.stderr)
         with ray_environment(), quiet_tune(), limit_threads(plan.threads):
             searcher, scheduler = make_searcher(plan), make_scheduler(plan)
             known = recorder.known_curves()
