@@ -17,7 +17,7 @@ from pipeline.data.write import write_prepared
 from pipeline.launch.local import limit_threads
 from pipeline.models.cnn import ConvNet
 from pipeline.stage import Stage, StageSpec
-from pipeline.training.greedy import save_dbn
+from pipeline.training.stored import save_dbn
 from pipeline.tuning.finetune import curve_rows, finetune_specs, run_finetune
 from pipeline.tuning.trial import TrialSpec, labelled_indices, run_trial
 from pipeline.weights import load_weights

@@ -15,7 +15,7 @@ from pipeline.launch.local import LocalLauncher, limit_threads
 from pipeline.launch.ray_launcher import RayLauncher
 from pipeline.models.cnn import ConvNet
 from pipeline.models.dbn import DBN
-from pipeline.training.greedy import save_dbn
+from pipeline.training.stored import save_dbn
 from pipeline.tuning.gather import gather_trial_data, top_dbn
 from pipeline.tuning.results import copy_classifier, load_result, save_result
 from pipeline.tuning.study import (

@@ -8,7 +8,7 @@ import numpy as np
 from pipeline import paths
 from pipeline.artifacts import Json, read_array, read_json
 from pipeline.data.prepared import Prepared
-from pipeline.training.greedy import DBN_FILE
+from pipeline.training.stored import DBN_FILE
 from pipeline.tuning.arms import recipe
 from pipeline.tuning.trial import Array, TrialData
 from pipeline.weights import load_weights
