@@ -24,10 +24,10 @@ def one_thread() -> Any:
 
 def test_arms_of_one_network_start_from_the_same_weights_at_every_budget() -> None:
     data = make_data()
-    for group in (("scratch", "classical", "vae", "gan"),):
-        states = [build_network(make_spec(arm=arm, budget=b), data).state_dict() for arm in group for b in (6, 12)]
-        for state in states[1:]:
-            assert all(torch.equal(state[name], states[0][name]) for name in state)
+    arms = ("scratch", "classical", "vae", "gan")
+    states = [build_network(make_spec(arm=arm, budget=b), data).state_dict() for arm in arms for b in (6, 12)]
+    for state in states[1:]:
+        assert all(torch.equal(state[name], states[0][name]) for name in state)
     other = build_network(make_spec(seed=1), data).state_dict()
     assert not torch.equal(other["weights.0"], states[0]["weights.0"])
 
