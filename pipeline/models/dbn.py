@@ -37,12 +37,26 @@ def build_layer(config: Layer, input_shape: tuple[int, ...], key: str = "pretrai
             sparsity_target=config.sparsity_target,
             sparsity_cost=config.sparsity_cost,
         )
+    _check_conv(config, input_shape, key)
+    return ConvRBM(
+        cast(tuple[int, int, int], input_shape),
+        config.num_filters,
+        config.kernel_size,
+        pool_size=config.pool_size,
+        visible=config.visible,
+        gibbs_steps=config.gibbs_steps,
+        sparsity_target=config.sparsity_target,
+        sparsity_cost=config.sparsity_cost,
+    )
+
+
+def _check_conv(config: ConvLayer, input_shape: tuple[int, ...], key: str) -> None:
     if len(input_shape) != 3:
         raise ValueError(
             f"{key}.kind must be dense, got conv: {config.below} gives {input_shape[0]} units without a place; "
             "put conv layers below the dense ones in params.yaml"
         )
-    channels, height, width = input_shape
+    _, height, width = input_shape
     needed = config.kernel_size + config.pool_size - 1
     if needed > min(height, width):
         raise ValueError(
@@ -56,16 +70,6 @@ def build_layer(config: Layer, input_shape: tuple[int, ...], key: str = "pretrai
             f"{key}.sparsity_target must be < {most:.4g}, the share of units that can be on at once with pool_size "
             f"{config.pool_size}, got {config.sparsity_target}: set it in params.yaml"
         )
-    return ConvRBM(
-        (channels, height, width),
-        config.num_filters,
-        config.kernel_size,
-        pool_size=config.pool_size,
-        visible=config.visible,
-        gibbs_steps=config.gibbs_steps,
-        sparsity_target=config.sparsity_target,
-        sparsity_cost=config.sparsity_cost,
-    )
 
 
 class DBN(nn.Module):
