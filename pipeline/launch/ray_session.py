@@ -41,8 +41,8 @@ ENVIRONMENT = {
 
 
 @contextmanager
-def local_ray(num_cpus: int, shared_bytes: int = 0) -> Iterator[None]:
-    """Starts a Ray of its own on this machine for the block.
+def local_ray(num_cpus: int, shared_bytes: int = 0) -> Iterator[Path]:
+    """Starts a Ray of its own on this machine for the block; yields a folder that is removed with it.
 
     num_cpus: slots for workers, which need not match the cores; shared_bytes: size of the data that workers share.
     Raises ValueError when Ray does not start.
@@ -54,7 +54,7 @@ def local_ray(num_cpus: int, shared_bytes: int = 0) -> Iterator[None]:
             _init(num_cpus, shared_bytes, folder)
             # Ray prints a paragraph for each worker that dies, whatever log_to_driver says; ours is a line.
             ray._private.worker._worker_logs_enabled = False
-            yield
+            yield folder
         finally:
             ray.shutdown()
             ray._private.worker._worker_logs_enabled = True

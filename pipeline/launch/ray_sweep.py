@@ -2,7 +2,6 @@
 
 from contextlib import ExitStack
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from types import TracebackType
 from typing import Any, Self
 
@@ -34,7 +33,7 @@ class RaySweeper:
 
     def __init__(self) -> None:
         self._session = ExitStack()
-        self._started = False
+        self._folder: Path | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -43,11 +42,11 @@ class RaySweeper:
         self._session.close()
 
     def sweep(self, plan: SweepPlan, function: SweepFunction, shared: Any, recorder: Recorder) -> list[SweptTrial]:
-        if not self._started:
-            self._session.enter_context(local_ray(plan.max_concurrent * plan.threads, measure_bytes(shared)))
-            self._started = True
-        with quiet_tune(), TemporaryDirectory(prefix="layerwise-sweep-") as folder:
-            results = _tuner(plan, function, shared, recorder, Path(folder)).fit()
+        if self._folder is None:
+            session = local_ray(plan.max_concurrent * plan.threads, measure_bytes(shared))
+            self._folder = self._session.enter_context(session)
+        with quiet_tune():
+            results = _tuner(plan, function, shared, recorder, self._folder / "sweeps").fit()
             for number, result in enumerate(results):
                 trial = recorder.begin(number, {**plan.start, **result.config})
                 if result.error is not None:
@@ -80,8 +79,8 @@ def _tuner(plan: SweepPlan, function: SweepFunction, shared: Any, recorder: Reco
             search_alg=make_searcher(plan),
         ),
         run_config=tune.RunConfig(
-            name="sweep",
-            storage_path=str(folder),
+            name=plan.name,
+            storage_path=str(folder),  # nothing is restored from it: see SweepLog
             verbose=0,
             callbacks=[_listener(plan, recorder)],
             failure_config=tune.FailureConfig(max_failures=MAX_RETRIES),
