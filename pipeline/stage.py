@@ -75,6 +75,12 @@ class Stage:
         assert f"pretrain.layers.{name}" in self._keys
         return self._params.layers[name]
 
+    @property
+    def top_layer(self) -> str:
+        """Name of the last of pretrain.layers."""
+        assert "pretrain.layers" in self._keys
+        return list(self._params.layers)[-1]
+
     def output(self, path: Path) -> Path:
         """A folder to write what `path` will hold. It takes its place when the whole stage has succeeded."""
         assert path in self._spec.outputs, f"{self.name} makes {path}: declare it in its StageSpec and dvc.yaml"
@@ -177,7 +183,9 @@ def _declared(params: Params, keys: Sequence[str]) -> dict[str, Any]:
     """The values of the declared keys, by dotted name."""
     values: dict[str, Any] = {}
     for key in keys:
-        if key.startswith("pretrain.layers."):
+        if key == "pretrain.layers":
+            values[key] = {name: asdict(layer) for name, layer in params.layers.items()}
+        elif key.startswith("pretrain.layers."):
             name = key.removeprefix("pretrain.layers.")
             if name not in params.layers:
                 raise ValueError(f"pretrain.layers has no layer {name!r}, only {', '.join(params.layers)}: choose one")

@@ -14,13 +14,13 @@ from pipeline.data.prepared import load_prepared
 from pipeline.device import resolve_accelerator, set_threads
 from pipeline.stage import Stage, StageSpec, run_stage
 from pipeline.tuning.finetune import SEED, curve_rows, finetune_specs, run_finetune
-from pipeline.tuning.gather import gather_trial_data, top_dbn
+from pipeline.tuning.gather import gather_trial_data
 from pipeline.tuning.results import save_classifier
 from pipeline.tuning.study import choose_arm, parse_rows, summarise
 
 SPEC = StageSpec(
     "finetune",
-    params=("run.seed", "run.threads", "run.accelerator", "run.precision", "finetune"),
+    params=("run.seed", "run.threads", "run.accelerator", "run.precision", "pretrain.layers", "finetune"),
     inputs=(paths.PREPARED, paths.PRETRAINED, paths.SYNTHETIC, paths.STUDY),
     outputs=(paths.FINETUNE, paths.plots("finetune")),
 )
@@ -40,7 +40,7 @@ def finetune(stage: Stage) -> None:
         accelerator=resolve_accelerator(run.accelerator),
         precision=run.precision,
     )
-    data = gather_trial_data(prepared, top_dbn(paths.PRETRAINED), {arm, "scratch"}, seeds=[SEED], budgets=[])
+    data = gather_trial_data(prepared, stage.top_layer, {arm, "scratch"}, seeds=[SEED], budgets=[])
     total = {name: spec.steps for name, spec in specs.items()}
     with stage.progress(sum(total.values()), stage.name) as progress:
 

@@ -13,13 +13,13 @@ from pipeline.data.prepared import load_prepared
 from pipeline.device import resolve_accelerator
 from pipeline.launch.choose import open_launcher
 from pipeline.stage import Stage, StageSpec, run_stage
-from pipeline.tuning.gather import gather_trial_data, top_dbn
+from pipeline.tuning.gather import gather_trial_data
 from pipeline.tuning.results import copy_classifier
 from pipeline.tuning.study import StudyRow, budget_rows, list_specs, run_study, study_recipes, summarise
 
 SPEC = StageSpec(
     "study",
-    params=("run.seed", "run.accelerator", "run.precision", "study"),
+    params=("run.seed", "run.accelerator", "run.precision", "pretrain.layers", "study"),
     inputs=(paths.PREPARED, paths.PRETRAINED, paths.SYNTHETIC, paths.TUNE),
     outputs=(paths.STUDY, paths.plots("study")),
 )
@@ -38,7 +38,7 @@ def study(stage: Stage) -> None:
         accelerator=resolve_accelerator(run.accelerator),
         precision=run.precision,
     )
-    data = gather_trial_data(prepared, top_dbn(paths.PRETRAINED), settings.arms, seeds=seeds, budgets=budgets)
+    data = gather_trial_data(prepared, stage.top_layer, settings.arms, seeds=seeds, budgets=budgets)
     with stage.progress(len(specs), stage.name) as progress, open_launcher(run) as launcher:
 
         def show(done: int, row: StudyRow | None) -> None:

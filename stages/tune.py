@@ -14,7 +14,7 @@ from pipeline.device import resolve_accelerator
 from pipeline.launch.choose_sweeper import open_sweeper
 from pipeline.seeding import derive_seed
 from pipeline.stage import Stage, StageSpec, run_stage
-from pipeline.tuning.gather import gather_trial_data, top_dbn
+from pipeline.tuning.gather import gather_trial_data
 from pipeline.tuning.sweep import METRIC, Recorder, SweepLog, SweepPlan, SweptTrial, sweep_trial
 from pipeline.tuning.sweep_results import best_trial, history_rows, summarise_sweep, trial_rows
 from pipeline.tuning.trial import TrialSpec, pick_values
@@ -24,7 +24,7 @@ SEED = 0
 
 SPEC = StageSpec(
     "tune",
-    params=("run.seed", "run.threads", "run.accelerator", "run.precision", "tune"),
+    params=("run.seed", "run.threads", "run.accelerator", "run.precision", "pretrain.layers", "tune"),
     inputs=(paths.PREPARED, paths.PRETRAINED),
     outputs=(paths.TUNE, paths.plots("tune")),
 )
@@ -33,7 +33,7 @@ SPEC = StageSpec(
 def tune(stage: Stage) -> None:
     settings = stage.section(Tune)
     data = gather_trial_data(
-        load_prepared(paths.PREPARED), top_dbn(paths.PRETRAINED), settings.arms, seeds=[SEED], budgets=[settings.budget]
+        load_prepared(paths.PREPARED), stage.top_layer, settings.arms, seeds=[SEED], budgets=[settings.budget]
     )
     plans = {arm: make_plan(stage, settings, arm) for arm in settings.arms}
     swept: dict[str, list[SweptTrial]] = {}

@@ -36,6 +36,10 @@ def test_the_shipped_params_are_valid_and_typed() -> None:
         ("tune.budget=51", r"tune.budget must be one of data.label_budgets \[50, 200, 1000\], got 51"),
         ("study.arms=[cdbn]", r"study.arms must be a list with scratch in it"),
         ("augment.generators=[vae]", r"study.arms must be in augment.generators .*, got 'gan'"),
+        (
+            "tune.arms=[scratch]",
+            r"tune.arms must be a list with one of cdbn, scratch_probabilistic, because study.arms has",
+        ),
         ("pretrain.layers.conv2.below=prepare", r"pretrain.layers.conv2.below must be pretrain/conv1"),
     ],
 )

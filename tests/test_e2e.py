@@ -89,7 +89,7 @@ def test_nothing_reruns_when_nothing_changed(done: Path) -> None:
 @pytest.mark.parametrize(
     ("override", "own"),
     [
-        ("pretrain.layers.dense.lr=0.051", {"pretrain@dense"}),
+        ("pretrain.layers.dense.lr=0.051", {"pretrain@dense", "tune", "study", "finetune"}),
         ("gan.lr=0.0011", {"gan"}),
         ("study.steps=13", {"study"}),
         ("evaluate.resamples=5000", {"evaluate"}),

@@ -3,20 +3,18 @@
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pytest
 
 from pipeline.config.classifier import Study
-from pipeline.config.pretrain import DenseLayer
 from pipeline.data.prepared import Prepared, Split
 from pipeline.launch.local import LocalLauncher, limit_threads
 from pipeline.launch.ray_launcher import RayLauncher
 from pipeline.models.cnn import ConvNet
-from pipeline.models.dbn import DBN
 from pipeline.training.stored import save_dbn
-from pipeline.tuning.gather import gather_trial_data, top_dbn
+from pipeline.tuning.gather import gather_trial_data
 from pipeline.tuning.results import copy_classifier, load_result, save_result
 from pipeline.tuning.study import (
     Cell,
@@ -31,7 +29,7 @@ from pipeline.tuning.study import (
 )
 from pipeline.tuning.trial import TrialSpec, run_trial
 from pipeline.weights import load_weights
-from tests.classifier_data import LAYERS, make_data, make_dbn, make_images, make_spec, read_all, same_results
+from tests.classifier_data import make_data, make_dbn, make_images, make_spec, read_all, same_results
 
 STUDY = Study(arms=["scratch", "classical", "cdbn", "vae"], steps=4, batch_size=8, synthetic_share=0.25)
 TUNED = {
@@ -186,27 +184,15 @@ def test_gathering_fails_with_a_remedy_where_something_is_missing(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     prepared = make_prepared(tmp_path)
-    with pytest.raises(ValueError, match=r"holds no pretrained layer: run `dvc repro`"):
-        top_dbn(tmp_path / "pretrain")
-    save_dbn(tmp_path / "pretrain" / "dense", make_dbn())
-    file = top_dbn(tmp_path / "pretrain")
-    data = gather_trial_data(prepared, file, ["scratch", "cdbn"], seeds=[0, 1], budgets=[6, 12])
+    with pytest.raises(ValueError, match=r"dbn.safetensors does not exist: run the stage that makes it"):
+        gather_trial_data(prepared, "dense", ["scratch"], seeds=[0], budgets=[6])
+    save_dbn(tmp_path / "out" / "pretrain" / "dense", make_dbn())
+    data = gather_trial_data(prepared, "dense", ["scratch", "cdbn"], seeds=[0, 1], budgets=[6, 12])
     assert np.array_equal(data.subsets[1, 6], np.arange(12, 18))
     assert data.synthetic == {}
     with pytest.raises(ValueError, match=r"label budget 7 is not in data.label_budgets \[6, 12\]"):
-        gather_trial_data(prepared, file, ["scratch"], seeds=[0], budgets=[7])
+        gather_trial_data(prepared, "dense", ["scratch"], seeds=[0], budgets=[7])
     with pytest.raises(ValueError, match=r"images-0.npy does not exist: run `dvc repro augment@gan`"):
-        gather_trial_data(prepared, file, ["gan"], seeds=[0], budgets=[6])
+        gather_trial_data(prepared, "dense", ["gan"], seeds=[0], budgets=[6])
     with pytest.raises(ValueError, match=r"was trained on images \(1, 12, 12\), .* holds \(1, 16, 16\)"):
-        gather_trial_data(replace(prepared, image_shape=(1, 16, 16)), file, ["scratch"], seeds=[0], budgets=[6])
-
-
-def test_the_top_dbn_holds_every_other_and_strangers_are_refused(tmp_path: Path) -> None:
-    full = make_dbn()
-    save_dbn(tmp_path / "conv1", DBN(LAYERS[:1], (1, 12, 12)))
-    save_dbn(tmp_path / "dense", full)
-    assert top_dbn(tmp_path).parent.name == "dense"
-    stranger = DBN([LAYERS[0], replace(cast(DenseLayer, LAYERS[1]), num_hidden=9)], (1, 12, 12))
-    save_dbn(tmp_path / "old", stranger)
-    with pytest.raises(ValueError, match=r"belong to different networks: remove the folder of the layer that"):
-        top_dbn(tmp_path)
+        gather_trial_data(replace(prepared, image_shape=(1, 16, 16)), "dense", ["scratch"], seeds=[0], budgets=[6])

@@ -77,6 +77,14 @@ class Study:
         require_at_least("study.batch_size", self.batch_size, 1)
         require_fraction("study.synthetic_share", self.synthetic_share)
 
+    def require_sweeps(self, tuned: list[str]) -> None:
+        """Raises ValueError when no arm of `tuned` has the kind of network that an arm of the study has."""
+        for kind in (PROBABILISTIC, tuple(arm for arm in ARMS if arm not in PROBABILISTIC)):
+            used = [arm for arm in self.arms if arm in kind]
+            swept = not used or any(arm in kind for arm in tuned)
+            names = ", ".join(arm for arm in kind if arm not in GENERATORS)
+            require(swept, "tune.arms", tuned, f"a list with one of {names}, because study.arms has {', '.join(used)}")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Finetune:

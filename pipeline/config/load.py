@@ -138,6 +138,7 @@ def _check_together(params: Params) -> None:
     for arm in study.arms:
         if arm in ("vae", "gan"):
             require(arm in augment.generators, "study.arms", arm, f"in augment.generators {augment.generators}")
+    study.require_sweeps(tune.arms)
     for arm in tune.arms:
         require(arm in study.arms, "tune.arms", arm, f"in study.arms {study.arms}")
 

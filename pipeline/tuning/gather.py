@@ -1,12 +1,11 @@
 """Collects what trials read from the outs of earlier stages."""
 
 from collections.abc import Collection, Sequence
-from pathlib import Path
 
 import numpy as np
 
 from pipeline import paths
-from pipeline.artifacts import Json, read_array, read_json
+from pipeline.artifacts import read_array
 from pipeline.data.prepared import Prepared
 from pipeline.training.stored import DBN_FILE
 from pipeline.tuning.arms import recipe
@@ -16,7 +15,7 @@ from pipeline.weights import load_weights
 
 def gather_trial_data(
     prepared: Prepared,
-    dbn_file: Path,
+    top_layer: str,
     arms: Collection[str],
     *,
     seeds: Sequence[int],
@@ -24,8 +23,10 @@ def gather_trial_data(
 ) -> TrialData:
     """The data for trials of `arms` at `budgets`, one draw of labels and of synthetic images per seed.
 
+    top_layer: the last of pretrain.layers, whose folder holds the whole stack.
     Raises ValueError when a budget, a draw or a file is missing, or the DBN was trained on images of another shape.
     """
+    dbn_file = paths.pretrained(top_layer) / DBN_FILE
     state, config = load_weights(dbn_file, kind="dbn")
     if tuple(config["image_shape"]) != prepared.image_shape:
         raise ValueError(
@@ -44,29 +45,6 @@ def gather_trial_data(
         subsets={(seed, budget): prepared.subset(seed, budget) for seed in seeds for budget in budgets},
         synthetic={(name, seed): _synthetic(name, seed) for name in sorted(generators) for seed in seeds},
     )
-
-
-def top_dbn(folder: Path) -> Path:
-    """The file of the DBN with all its layers: of the stacks below `folder`, the one that holds every other.
-
-    Raises ValueError when there is none, or when two have as many layers.
-    """
-    layers = {file: _layers(file) for file in sorted(folder.glob(f"*/{DBN_FILE}"))}
-    if not layers:
-        raise ValueError(f"{folder} holds no pretrained layer: run `dvc repro`, which pretrains first, or `dvc pull`")
-    top = max(layers, key=lambda file: len(layers[file]))
-    for file, stack in layers.items():
-        if stack != layers[top][: len(stack)] or (file != top and len(stack) == len(layers[top])):
-            raise ValueError(
-                f"{file.parent} and {top.parent} belong to different networks: remove the folder of the layer that "
-                "params.yaml no longer names"
-            )
-    return top
-
-
-def _layers(file: Path) -> list[Json]:
-    layers: list[Json] = read_json(file.with_suffix(".json"))["config"]["layers"]
-    return layers
 
 
 def _synthetic(name: str, seed: int) -> tuple[Array, Array]:
