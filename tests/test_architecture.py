@@ -156,13 +156,13 @@ def specs() -> dict[str, StageSpec]:
     """What every stage declares, by DVC's name."""
     params = load_params(ROOT / "params.yaml")
     found: list[StageSpec] = []
-    for file in sorted((ROOT / "stages").glob("*.py")):
-        module = importlib.import_module(f"stages.{file.stem}") if file.stem != "__init__" else None
+    for file in sorted((ROOT / "stages").glob("[a-z]*.py")):
+        module = importlib.import_module(f"stages.{file.stem}")
         if file.stem == "pretrain":
             found += [module.spec(name, layer.below) for name, layer in params.layers.items()]
         elif file.stem == "augment":
             found += [module.spec(name) for name in params.sections["augment"].generators]
-        elif module is not None:
+        else:
             found.append(module.SPEC)
     return {spec.name: spec for spec in found}
 

@@ -2,6 +2,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 
 from pipeline.config.generators import Gan, Vae
@@ -13,7 +14,7 @@ from pipeline.training.generators import FittedGenerator, mean_curves
 VAE = Vae(latent_dim=2, width=4, likelihood="bernoulli", beta=1.0, warmup_steps=2, steps=4, batch_size=8, lr=0.001)
 
 
-def prepared(labels: np.ndarray) -> Prepared:  # type: ignore[type-arg]
+def prepared(labels: npt.NDArray[np.int64]) -> Prepared:
     """Two easy classes, two draws of two labels and of four."""
     classes = np.arange(60) % 2
     images = (np.random.default_rng(0).integers(0, 80, (60, 1, 28, 28)) + classes[:, None, None, None] * 150).astype(
