@@ -34,7 +34,8 @@ def test_the_shipped_params_are_valid_and_typed() -> None:
         ("data.test_fraction=0.95", r"data.validation_fraction \+ data.test_fraction must be < 1"),
         ("data.image_size=30", r"data.image_size must be a multiple of 4 in 28..64"),
         ("tune.budget=51", r"tune.budget must be one of data.label_budgets \[50, 200, 1000\], got 51"),
-        ("study.arms=[cdbn]", r"study.arms must be a list with scratch in it"),
+        ("study.arms=[cdbn]", r"study.arms must be a list of scratch and at least one arm to compare it with"),
+        ("study.arms=[scratch]", r"study.arms must be a list of scratch and at least one arm to compare it with"),
         ("augment.generators=[vae]", r"study.arms must be in augment.generators .*, got 'gan'"),
         (
             "tune.arms=[scratch]",

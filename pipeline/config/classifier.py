@@ -72,7 +72,8 @@ class Study:
     def __post_init__(self) -> None:
         for arm in self.arms:
             require_choice("study.arms", arm, ARMS)
-        require("scratch" in self.arms, "study.arms", self.arms, "a list with scratch in it")
+        paired = "scratch" in self.arms and len(set(self.arms)) > 1
+        require(paired, "study.arms", self.arms, "a list of scratch and at least one arm to compare it with")
         require_at_least("study.steps", self.steps, 1)
         require_at_least("study.batch_size", self.batch_size, 1)
         require_fraction("study.synthetic_share", self.synthetic_share)
