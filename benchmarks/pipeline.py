@@ -30,6 +30,7 @@ QUICK = (
     "gan.steps=30",
     "augment.images_per_class=30",
     "augment.quality_images=200",
+    "tune.arms=[scratch,cdbn]",
     "tune.num_trials=2",
     "tune.steps=12",
     "tune.reports=2",
