@@ -63,6 +63,7 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
     project = tmp_path_factory.mktemp("project")
     copy_project(ROOT, project)
     change(project, *QUICK)
+    git(project, "commit", "-qam", "train little")
     result = dvc(project, "repro")
     (project / ".layerwise" / "repro.log").write_text(result.stdout + result.stderr)
     git(project, "add", "-A")

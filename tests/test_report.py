@@ -232,7 +232,7 @@ def test_the_templates_are_an_input_of_the_stage() -> None:
     assert (ROOT / templates / "page.html").is_file()
 
 
-def test_commit_is_marked_when_tracked_files_differ_but_not_for_dvc_lock(tmp_path: Path) -> None:
+def test_commit_is_that_of_code_and_params_and_marked_when_they_differ(tmp_path: Path) -> None:
     def git(*arguments: str) -> str:
         identity = ("-c", "user.name=a", "-c", "user.email=a@example.org")
         done = subprocess.run(["git", *identity, *arguments], cwd=tmp_path, capture_output=True, text=True, check=True)
@@ -248,6 +248,8 @@ def test_commit_is_marked_when_tracked_files_differ_but_not_for_dvc_lock(tmp_pat
     head = git("rev-parse", "HEAD")
     assert read_commit(tmp_path) == head
     (tmp_path / "dvc.lock").write_text("rewritten by dvc")
+    assert read_commit(tmp_path) == head
+    git("commit", "--quiet", "--all", "--message", "record the run")
     assert read_commit(tmp_path) == head
     (tmp_path / "params.yaml").write_text("b")
     assert read_commit(tmp_path) == f"{head} with uncommitted changes"

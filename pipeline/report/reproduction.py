@@ -12,6 +12,8 @@ from pipeline.report.content import Reproduction
 
 PACKAGES = ("torch", "pytorch-lightning", "ray", "optuna", "dvc", "wandb", "numpy", "scipy", "scikit-learn")
 COMMAND = "make run"
+MADE_BY = ("pipeline", "stages", "params.yaml", "dvc.yaml", "constraints.txt")
+"""What a result depends on besides the data, as far as git tracks it."""
 
 
 def read_reproduction(root: Path, inputs: Sequence[Path]) -> Reproduction:
@@ -26,15 +28,15 @@ def read_reproduction(root: Path, inputs: Sequence[Path]) -> Reproduction:
 
 
 def read_commit(root: Path) -> str | None:
-    """The commit's hash, with a remark where tracked files differ from it; None where there is no commit.
+    """The last commit that changed code or parameters, with a remark where they differ from it; None without one.
 
-    dvc.lock is left out of the comparison: `dvc repro` rewrites it while the report is being made.
+    Later commits, of dvc.lock and metrics above all, don't count: committing a run must not change its report.
     """
-    head = _git(root, "rev-parse", "HEAD")
-    if head is None:
+    commit = _git(root, "log", "-1", "--format=%H", "--", *MADE_BY)
+    if not commit:
         return None
-    changes = _git(root, "status", "--porcelain", "--untracked-files=no", "--", ".", ":!dvc.lock")
-    return f"{head} with uncommitted changes" if changes else head
+    changes = _git(root, "status", "--porcelain", "--untracked-files=no", "--", *MADE_BY)
+    return f"{commit} with uncommitted changes" if changes else commit
 
 
 def describe_environment() -> dict[str, str]:
