@@ -199,10 +199,10 @@ def test_a_folder_of_the_users_own_colour_images_goes_through_everything(tmp_pat
 
 
 def write_shapes(folder: Path) -> None:
-    """Three classes of coloured shapes, 120 pngs each, and some without a label."""
+    """Three classes of coloured shapes, 200 pngs each, and some without a label."""
     rng = np.random.default_rng(0)
     rows, columns = np.mgrid[:40, :40]
-    for name, count in (("disc", 120), ("square", 120), ("stripes", 120), ("unlabelled", 60)):
+    for name, count in (("disc", 200), ("square", 200), ("stripes", 200), ("unlabelled", 60)):
         (folder / name).mkdir(parents=True)
         for number in range(count):
             kind = ("disc", "square", "stripes")[number % 3] if name == "unlabelled" else name
