@@ -28,7 +28,7 @@ from pipeline.tracking import Tracker, start_tracking
 
 S = TypeVar("S")
 
-NOT_IN_RESULTS = ("launch", "trials_at_once", "tracking")
+NOT_IN_RESULTS = ("launch", "trials_at_once", "gpus_per_worker", "address", "storage", "tracking")
 """Keys of `run` that change where or how visibly a stage works, never what comes out."""
 
 

@@ -29,6 +29,10 @@ def test_the_shipped_params_are_valid_and_typed() -> None:
         ("gan.betas=0.5", r"gan.betas in .*correct its type"),
         ("data.label_budgets=[50,b]", r"data.label_budgets\[1\] in .*'b'"),
         ("pretrain.layers.conv1.lr=-1", r"pretrain.layers.conv1.lr must be > 0, got -1.0: set it in params.yaml"),
+        ("run.workers=0", r"run.workers must be >= 1, got 0"),
+        ("run.gpus_per_worker=1", r"run.gpus_per_worker 1.0 has no use on run.accelerator cpu"),
+        ("run.address=nowhere", r"run.address must be null, auto or host:port, got 'nowhere'"),
+        ("run.storage=''", r"run.storage is empty: give a folder that all nodes share, or an fsspec url"),
         ("run.precision=16", r"run.precision must be one of 32, bf16, got '16'"),
         ("data.label_budgets=[200,50]", r"data.label_budgets must be rising counts"),
         ("data.test_fraction=0.95", r"data.validation_fraction \+ data.test_fraction must be < 1"),
@@ -47,6 +51,11 @@ def test_the_shipped_params_are_valid_and_typed() -> None:
 def test_a_bad_value_is_an_error_that_names_key_value_and_rule(override: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         load_params(PARAMS, [override])
+
+
+def test_several_workers_need_ray() -> None:
+    with pytest.raises(ValueError, match=r"run.workers 2 needs Ray, but run.launch is local: set the one to 1"):
+        load_params(PARAMS, ["run.launch=local", "run.workers=2"])
 
 
 def test_a_missing_key_is_an_error_not_a_default(tmp_path: Path) -> None:
