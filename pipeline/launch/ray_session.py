@@ -96,7 +96,7 @@ def ray_environment() -> Iterator[None]:
     """Sets what the user has not set, for the block."""
     wanted = dict(ENVIRONMENT)
     if "RAY_AUTH_TOKEN_PATH" not in os.environ:
-        wanted["RAY_AUTH_TOKEN"] = _token()
+        wanted["RAY_AUTH_TOKEN"] = process_token()
     added = {name: value for name, value in wanted.items() if name not in os.environ}
     os.environ.update(added)
     try:
@@ -107,7 +107,7 @@ def ray_environment() -> Iterator[None]:
 
 
 @cache
-def _token() -> str:
+def process_token() -> str:
     """Without one in the environment Ray leaves a token, readable by all, in the home folder.
 
     One for the life of the process, because Ray reads it once.
