@@ -20,8 +20,18 @@ from types import TracebackType
 from typing import Self
 
 from cluster.processes import MARKER, find_processes, identify, kill_processes, own_identity
-from cluster.state import STATE, Node, State, read_states, remove_abandoned, remove_cluster, token_file
-from pipeline.launch.ray_session import ENVIRONMENT, MAX_TEMP_LENGTH, MEBIBYTE, process_token
+from cluster.state import (
+    NODE_ENVIRONMENT,
+    STATE,
+    Node,
+    State,
+    driver_environment,
+    read_states,
+    remove_abandoned,
+    remove_cluster,
+    token_file,
+)
+from pipeline.launch.ray_session import MAX_TEMP_LENGTH, MEBIBYTE, process_token
 
 HOST = "127.0.0.1"
 ATTEMPTS = 3
@@ -31,9 +41,6 @@ START_TIMEOUT_S = 120
 LEAST_OBJECT_STORE = 80 * MEBIBYTE
 """Ray refuses less than 75 MB."""
 
-NODE_ENVIRONMENT = ENVIRONMENT | {
-    "RAY_health_check_period_ms": "1000",  # a dead node is noticed after 5 s; the default takes 15
-}
 INHERITED_SETTINGS = ("RAY_ADDRESS", "RAY_AUTH_TOKEN", "RAY_TMPDIR", "RAY_NAMESPACE", "RAY_JOB_CONFIG_JSON_ENV_VAR")
 """Of another Ray, if they are set."""
 
@@ -169,12 +176,10 @@ class LocalCluster:
 def node_environment(state: State, node: Node) -> dict[str, str]:
     """For the daemons of a node, and so for its workers."""
     kept = {name: value for name, value in os.environ.items() if name not in INHERITED_SETTINGS}
-    return kept | NODE_ENVIRONMENT | {"RAY_AUTH_TOKEN_PATH": str(token_file(state)), MARKER: node.name}
-
-
-def driver_environment(state: State) -> dict[str, str]:
-    address = {"RAY_ADDRESS": state.address} if state.address else {}
-    return NODE_ENVIRONMENT | {"RAY_AUTH_TOKEN_PATH": str(token_file(state))} | address
+    own = {"RAY_AUTH_TOKEN_PATH": str(token_file(state)), MARKER: node.name}
+    # Jobs call `python` and `dvc`.
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
+    return kept | NODE_ENVIRONMENT | own | {"PATH": path}
 
 
 def _run(command: list[str], environment: Mapping[str, str], log: Path) -> bool:

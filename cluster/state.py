@@ -8,9 +8,14 @@ from typing import Any
 
 from cluster.processes import Known, is_alive, kill_processes
 from pipeline import paths
+from pipeline.launch.ray_session import ENVIRONMENT
 
 STATE = paths.WORK / "cluster"
 """One json file per cluster that this checkout started. Holds no token."""
+
+NODE_ENVIRONMENT = ENVIRONMENT | {
+    "RAY_health_check_period_ms": "1000",  # a dead node is noticed after 5 s; the default takes 15
+}
 
 
 @dataclass(frozen=True)
@@ -39,6 +44,11 @@ class State:
 
 def token_file(state: State) -> Path:
     return Path(state.folder) / "token"
+
+
+def driver_environment(state: State) -> dict[str, str]:
+    address = {"RAY_ADDRESS": state.address} if state.address else {}
+    return NODE_ENVIRONMENT | {"RAY_AUTH_TOKEN_PATH": str(token_file(state))} | address
 
 
 def read_states(folder: Path = STATE) -> dict[Path, State]:
