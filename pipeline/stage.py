@@ -59,6 +59,11 @@ class Stage:
         shutil.rmtree(self._staging, ignore_errors=True)
 
     @property
+    def run_name(self) -> str:
+        """Unique to this stage and everything its result depends on."""
+        return f"{self.name}-{self.work.name}"
+
+    @property
     def run(self) -> Run:
         """Section `run`. A key that can change results must be among the stage's declared parameters."""
         return self._params.section(Run)

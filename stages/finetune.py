@@ -11,7 +11,8 @@ from pipeline import paths
 from pipeline.artifacts import read_json, read_table, write_json, write_table
 from pipeline.config.classifier import Finetune
 from pipeline.data.prepared import load_prepared
-from pipeline.device import resolve_accelerator, set_threads
+from pipeline.device import resolve_accelerator
+from pipeline.launch.choose import open_fitter
 from pipeline.stage import Stage, StageSpec, run_stage
 from pipeline.tuning.finetune import SEED, curve_rows, finetune_specs, run_finetune
 from pipeline.tuning.gather import gather_trial_data
@@ -20,7 +21,16 @@ from pipeline.tuning.study import choose_arm, parse_rows, summarise
 
 SPEC = StageSpec(
     "finetune",
-    params=("run.seed", "run.threads", "run.accelerator", "run.precision", "pretrain.layers", "finetune"),
+    params=(
+        "run.seed",
+        "run.threads",
+        "run.accelerator",
+        "run.precision",
+        "run.workers",
+        "run.cpus_per_worker",
+        "pretrain.layers",
+        "finetune",
+    ),
     inputs=(paths.PREPARED, paths.PRETRAINED, paths.SYNTHETIC, paths.STUDY),
     outputs=(paths.FINETUNE, paths.plots("finetune")),
 )
@@ -28,7 +38,6 @@ SPEC = StageSpec(
 
 def finetune(stage: Stage) -> None:
     run, prepared = stage.run, load_prepared(paths.PREPARED)
-    set_threads(run.threads)
     arm, reason = choose_arm(summarise(parse_rows(read_table(paths.STUDY / "trials.csv"))))
     stage.say(reason)
     specs = finetune_specs(
@@ -42,12 +51,12 @@ def finetune(stage: Stage) -> None:
     )
     data = gather_trial_data(prepared, stage.top_layer, {arm, "scratch"}, seeds=[SEED], budgets=[])
     total = {name: spec.steps for name, spec in specs.items()}
-    with stage.progress(sum(total.values()), stage.name) as progress:
+    with stage.progress(sum(total.values()), stage.name) as progress, open_fitter(run, stage.run_name) as fitter:
 
         def show(name: str, step: int, metrics: dict[str, float]) -> None:
             progress.update(step + (total["winner"] if name == "scratch" else 0), model=name, **metrics)
 
-        results = run_finetune(specs, data, stage.work, show)
+        results = run_finetune(specs, data, stage.work, show, fitter)
     folder, plots = stage.output(paths.FINETUNE), stage.output(paths.plots(stage.name))
     for name, result in results.items():
         save_classifier(folder / f"{name}.safetensors", result)

@@ -10,11 +10,12 @@ from pipeline import paths
 from pipeline.artifacts import write_table
 from pipeline.data.pictures import image_grid, write_png
 from pipeline.data.prepared import load_prepared
-from pipeline.device import resolve_accelerator, set_threads
+from pipeline.device import resolve_accelerator
+from pipeline.launch.choose import open_fitter
 from pipeline.models.dbn import DBN
 from pipeline.models.pictures import filters_as_pictures, reconstruction_pairs
 from pipeline.stage import Stage, StageSpec, run_stage
-from pipeline.training.greedy import Point, fit_layer
+from pipeline.training.greedy import LayerData, LayerTask, Point, fit_layer
 from pipeline.training.stored import load_dbn, save_dbn
 
 SHOWN_IMAGES = 12
@@ -24,39 +25,37 @@ def spec(layer: str, below: str) -> StageSpec:
     """`below`: prepare, or pretrain/<layer>."""
     name = f"pretrain@{layer}"
     inputs = (paths.PREPARED,) if below == "prepare" else (paths.PREPARED, paths.OUT / below)
-    run = ("run.seed", "run.threads", "run.accelerator", "run.precision")
+    run = ("run.seed", "run.threads", "run.accelerator", "run.precision", "run.workers", "run.cpus_per_worker")
     outputs = (paths.pretrained(layer), paths.plots(name))
     return StageSpec(name, params=(*run, f"pretrain.layers.{layer}"), inputs=inputs, outputs=outputs)
 
 
 def pretrain(stage: Stage, name: str) -> None:
     run, layer = stage.run, stage.layer(name)
-    set_threads(run.threads)
     prepared = load_prepared(paths.PREPARED)
-    images, validation = (torch.from_numpy(np.array(split.images)) for split in (prepared.train, prepared.validation))
+    data = LayerData(np.array(prepared.train.images), np.array(prepared.validation.images))
     below = DBN([], prepared.image_shape) if layer.below == "prepare" else load_dbn(paths.OUT / layer.below)
-    with stage.progress(layer.steps, stage.name) as progress:
+    task = LayerTask(
+        name=name,
+        below=below,
+        layer=layer,
+        seed=run.seed,
+        accelerator=resolve_accelerator(run.accelerator),
+        precision=run.precision,
+        checkpoint=stage.work / "fit.ckpt",
+    )
+    with stage.progress(layer.steps, stage.name) as progress, open_fitter(run, stage.run_name) as fitter:
 
         def show(step: int, epoch: Point) -> None:
             progress.update(step, gap=epoch["gap"], reconstruction=epoch["train/reconstruction_error"])
             stage.track(epoch, step)
 
-        dbn, curves = fit_layer(
-            below,
-            layer,
-            images,
-            validation,
-            seed=run.seed,
-            accelerator=resolve_accelerator(run.accelerator),
-            precision=run.precision,
-            checkpoint=stage.work / "fit.ckpt",
-            on_epoch=show,
-        )
+        dbn, curves = fitter(fit_layer, task, data, show)
     folder, plots = stage.output(paths.pretrained(name)), stage.output(paths.plots(stage.name))
     save_dbn(folder, dbn)
     write_table(plots / "free_energy.csv", curves)
     write_png(plots / "filters.png", image_grid(filters_as_pictures(dbn), columns=8), magnify=3)
-    pairs = reconstruction_pairs(dbn, validation[:SHOWN_IMAGES])
+    pairs = reconstruction_pairs(dbn, torch.from_numpy(data.validation[:SHOWN_IMAGES]))
     write_png(plots / "reconstructions.png", image_grid(pairs, columns=SHOWN_IMAGES), magnify=2)
     stage.write_metrics({key: value for key, value in curves[-1].items() if key != "step"})
 

@@ -19,7 +19,15 @@ from pipeline.tuning.study import StudyRow, budget_rows, list_specs, run_study, 
 
 SPEC = StageSpec(
     "study",
-    params=("run.seed", "run.accelerator", "run.precision", "pretrain.layers", "study"),
+    params=(
+        "run.seed",
+        "run.accelerator",
+        "run.precision",
+        "run.workers",
+        "run.cpus_per_worker",
+        "pretrain.layers",
+        "study",
+    ),
     inputs=(paths.PREPARED, paths.PRETRAINED, paths.SYNTHETIC, paths.TUNE),
     outputs=(paths.STUDY, paths.plots("study")),
 )
@@ -39,7 +47,7 @@ def study(stage: Stage) -> None:
         precision=run.precision,
     )
     data = gather_trial_data(prepared, stage.top_layer, settings.arms, seeds=seeds, budgets=budgets)
-    with stage.progress(len(specs), stage.name) as progress, open_launcher(run) as launcher:
+    with stage.progress(len(specs), stage.name) as progress, open_launcher(run, stage.run_name) as launcher:
 
         def show(done: int, row: StudyRow | None) -> None:
             latest = {} if row is None else {f"{row.arm}-{row.budget}": row.validation_accuracy}

@@ -34,6 +34,7 @@ LAYERS = [
         "pipeline.artifacts",
         "pipeline.weights",
         "pipeline.seeding",
+        "pipeline.row_noise",
         "pipeline.device",
         "pipeline.tracking",
         "pipeline.progress",

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from pipeline.config.pretrain import ConvLayer, DenseLayer
 from pipeline.models.dbn import DBN
-from pipeline.training.greedy import Point, fit_layer
+from pipeline.training.greedy import LayerData, LayerTask, Point, fit_layer
 from pipeline.training.stored import load_dbn, save_dbn
 
 IMAGE_SHAPE = (1, 12, 12)
@@ -39,17 +39,16 @@ def train(below: DBN, layer: ConvLayer | DenseLayer, folder: Path, stop_at: int 
         if step == stop_at:
             raise InterruptedError
 
-    return fit_layer(
-        below,
-        layer,
-        bars(64, 0),
-        bars(32, 1),
+    task = LayerTask(
+        name="layer",
+        below=below,
+        layer=layer,
         seed=0,
         accelerator="cpu",
         precision="32",
         checkpoint=folder / "fit.ckpt",
-        on_epoch=stop,
     )
+    return fit_layer(task, LayerData(bars(64, 0).numpy(), bars(32, 1).numpy()), stop)
 
 
 def test_a_layer_trains_on_top_of_frozen_ones_and_learns(tmp_path: Path) -> None:

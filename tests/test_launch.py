@@ -16,6 +16,7 @@ from pipeline.launch.launcher import Failure, call, measure_bytes, raise_failure
 from pipeline.launch.local import LocalLauncher, limit_threads
 from pipeline.launch.ray_launcher import RayLauncher
 from pipeline.launch.ray_session import ENVIRONMENT, store_size
+from tests.ray_settings import ray_settings
 
 
 class Shared(NamedTuple):
@@ -128,7 +129,7 @@ def ray_run(tmp_path_factory: pytest.TempPathFactory) -> RayRun:
         patch.setenv("PYTHONPATH", str(Path(__file__).parent))  # where workers find the functions above
         patch.setattr("pipeline.launch.ray_launcher.MAX_RETRIES", 1)
         environment, handler = set(os.environ), signal.getsignal(signal.SIGTERM)
-        with suppress(ZeroDivisionError), RayLauncher(slots=2) as launcher:
+        with suppress(ZeroDivisionError), RayLauncher(ray_settings()) as launcher:
             run.products = launcher.map_trials(product, range(7), shared)
             run.processes = launcher.map_trials(describe_process, range(7), shared)
             run.failures = launcher.map_trials(fail_on_odd, range(4), shared)

@@ -30,6 +30,7 @@ from pipeline.tuning.study import (
 from pipeline.tuning.trial import TrialSpec, run_trial
 from pipeline.weights import load_weights
 from tests.classifier_data import make_data, make_dbn, make_images, make_spec, read_all, same_results
+from tests.ray_settings import ray_settings
 
 STUDY = Study(arms=["scratch", "classical", "cdbn", "vae"], steps=4, batch_size=8, synthetic_share=0.25)
 TUNED = {
@@ -75,6 +76,7 @@ class CountingLauncher(LocalLauncher):
     """Remembers what it was asked to run."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.asked: list[str] = []
 
     def map_trials(
@@ -117,7 +119,7 @@ def test_a_failed_trial_is_named_after_all_others_are_done_and_kept(tmp_path: Pa
 def test_a_study_on_ray_gives_the_bytes_of_a_study_in_process(tmp_path: Path) -> None:
     specs, data = make_specs(), make_data()
     local = run_study(specs, data, LocalLauncher(), tmp_path / "local", lambda *_: None)
-    with RayLauncher(slots=2) as launcher:
+    with RayLauncher(ray_settings()) as launcher:
         remote = run_study(specs, data, launcher, tmp_path / "ray", lambda *_: None)
     assert remote == local
     assert read_all(tmp_path / "ray") == read_all(tmp_path / "local")

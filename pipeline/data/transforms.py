@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from pipeline.row_noise import draw_uniform
+
 
 @dataclass(frozen=True, kw_only=True)
 class Strengths:
@@ -51,7 +53,7 @@ def affine_elastic(images: Tensor, generator: torch.Generator, strengths: Streng
 
 def sample_affine(batch: int, generator: torch.Generator, strengths: Strengths) -> Tensor:
     """(B, 2, 3): rotation times shear times scale, and a translation, from output to input coordinates."""
-    uniform = 2 * torch.rand(6, batch, generator=generator, device=generator.device) - 1
+    uniform = 2 * draw_uniform((batch, 6), generator).T - 1
     angle = uniform[0] * math.radians(strengths.rotation_deg)
     scale_x, scale_y = torch.exp(uniform[1:3] * strengths.log_scale)
     shear = uniform[3] * strengths.shear
@@ -72,7 +74,7 @@ def sample_displacement(
     rows = _smoothing(height, strengths.elastic_smoothing * height, generator.device)
     columns = _smoothing(width, strengths.elastic_smoothing * width, generator.device)
     shape = (batch, 2, rows.shape[1], columns.shape[1])
-    noise = torch.rand(shape, generator=generator, device=generator.device).mul_(2).sub_(1)
+    noise = draw_uniform(shape, generator).mul_(2).sub_(1)
     smooth: Tensor = rows @ noise @ columns.T
     # Uniform noise in +-1 has variance 1/3; a coordinate runs over 2 for one side.
     return smooth.permute(0, 2, 3, 1) * (2 * strengths.elastic * math.sqrt(3))

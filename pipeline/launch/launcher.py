@@ -4,14 +4,14 @@ import pickle
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 Item = TypeVar("Item")
 Shared = TypeVar("Shared")
 Result = TypeVar("Result")
 
-THREADS_PER_TRIAL = 1
-"""CPU threads of a mapped trial, in process and on Ray alike: another count gives other bits."""
+OnEpoch = Callable[[int, dict[str, float]], None]
+"""Called with the updates done and the metrics at the end of each epoch of a fit."""
 
 USER_ERRORS = (ValueError, ArithmeticError, OSError, MemoryError)
 """What a person can fix; any other exception is a bug."""
@@ -44,10 +44,10 @@ class Launcher(Protocol):
         ...
 
 
-def call(function: Callable[[Item, Shared], Result], item: Item, shared: Shared) -> Result | Failure:
+def call(function: Callable[..., Result], item: Any, shared: Any, *more: Any) -> Result | Failure:
     """The result, or the exception as a Failure: one bad trial must not take the others with it."""
     try:
-        return function(item, shared)
+        return function(item, shared, *more)
     except Exception as error:
         return Failure(str(item), describe(error))
 

@@ -5,11 +5,14 @@ from contextlib import contextmanager
 
 import torch
 
-from pipeline.launch.launcher import THREADS_PER_TRIAL, Failure, Item, Result, Shared, call
+from pipeline.launch.launcher import Failure, Item, Result, Shared, call
 
 
 class LocalLauncher:
-    """See `Launcher`. Works with one thread, as a Ray worker does, so that both give equal bits."""
+    """See `Launcher`. threads: of a trial, as on Ray, so that both give equal bits."""
+
+    def __init__(self, threads: int = 1) -> None:
+        self._threads = threads
 
     def map_trials(
         self,
@@ -21,7 +24,7 @@ class LocalLauncher:
     ) -> list[Result | Failure]:
         results: list[Result | Failure] = []
         for item in items:
-            with limit_threads(THREADS_PER_TRIAL):
+            with limit_threads(self._threads):
                 result = call(function, item, shared)
             results.append(result)
             if on_result is not None and not isinstance(result, Failure):

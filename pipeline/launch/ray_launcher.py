@@ -1,4 +1,4 @@
-"""Trials on a local Ray: warm worker processes, data shared without copies, dead workers replaced."""
+"""Trials on Ray: warm worker processes, data shared without copies, dead workers and nodes replaced."""
 
 import copy
 import sys
@@ -11,8 +11,9 @@ from typing import Any, Self
 
 import torch
 
-from pipeline.launch.launcher import THREADS_PER_TRIAL, Failure, Item, Result, Shared, call, measure_bytes
-from pipeline.launch.ray_session import local_ray
+from pipeline.config.run import Run
+from pipeline.launch.launcher import Failure, Item, Result, Shared, call, measure_bytes
+from pipeline.launch.ray_session import open_ray
 
 MAX_RETRIES = 2
 """How often an item whose worker died is tried again; an exception is not retried, it would only come back."""
@@ -21,8 +22,11 @@ MAX_RETRIES = 2
 class _Worker:
     """Lives in a process of its own from the first trial to the last, so that imports are paid once."""
 
-    def __init__(self) -> None:
-        torch.set_num_threads(THREADS_PER_TRIAL)
+    def __init__(self, threads: int) -> None:
+        torch.set_num_threads(threads)
+
+    def ready(self) -> None:
+        """Answers when the process is up."""
 
     def run(self, function: Callable[[Any, Any], Any], item: Any, shared: Any) -> Any:
         return call(function, item, shared)
@@ -36,22 +40,24 @@ class _Task:
 
 
 class RayLauncher:
-    """See `Launcher`. A context manager: Ray starts with the first trials and stops when the block ends.
+    """See `Launcher`. A context manager: Ray starts, or is joined, with the first trials and left when the block ends.
 
-    slots: trials side by side, >= 1, each with one thread. Workers stay from one `map_trials` to the next.
+    Workers stay from one `map_trials` to the next. A worker that the cluster has no room for yet gets its first trial
+    when it starts, so a node that joins later is used.
     """
 
-    def __init__(self, slots: int) -> None:
-        self._slots = slots
+    def __init__(self, run: Run) -> None:
+        self._settings = run
         self._session = ExitStack()
         self._started = False
         self._idle: list[Any] = []
+        self._starting: dict[Any, Any] = {}
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
-        self._idle = []
+        self._idle, self._starting = [], {}
         self._session.close()
 
     def map_trials(
@@ -64,7 +70,7 @@ class RayLauncher:
     ) -> list[Result | Failure]:
         if not items:
             return []
-        self._start(shared, min(self._slots, len(items)))
+        self._start(shared, min(self._settings.trials_at_once, len(items)))
         import ray
 
         reference = ray.put(shared)
@@ -76,10 +82,16 @@ class RayLauncher:
                 while waiting and self._idle:
                     task, worker = waiting.popleft(), self._idle.pop()
                     running[worker.run.remote(function, task.item, reference)] = task, worker
-                (done, *_), _ = ray.wait(list(running), num_returns=1)
+                (done, *_), _ = ray.wait([*running, *self._starting], num_returns=1)
+                if done in self._starting:
+                    self._welcome(done)
+                    continue
                 task, worker = running.pop(done)
                 result, alive = _collect(done, task)
-                self._idle.append(worker if alive else _new_worker())
+                if alive:
+                    self._idle.append(worker)
+                else:
+                    self._add_worker()
                 if result is None:
                     waiting.appendleft(task)
                     continue
@@ -93,15 +105,32 @@ class RayLauncher:
     def _start(self, shared: object, workers: int) -> None:
         """Starts Ray on the first call, sized for its data, and as many workers as can be busy."""
         if not self._started:
-            self._session.enter_context(local_ray(self._slots, measure_bytes(shared)))
+            run = self._settings
+            slots = run.trials_at_once * run.cpus_per_worker
+            self._session.enter_context(open_ray(run, slots, measure_bytes(shared)))
             self._started = True
-        self._idle += [_new_worker() for _ in range(workers - len(self._idle))]
+        for _ in range(workers - len(self._idle) - len(self._starting)):
+            self._add_worker()
 
+    def _add_worker(self) -> None:
+        import ray
 
-def _new_worker() -> Any:
-    import ray
+        run = self._settings
+        actor = ray.remote(num_cpus=run.cpus_per_worker, num_gpus=run.gpus_per_worker)(_Worker)
+        worker = actor.remote(run.cpus_per_worker)
+        self._starting[worker.ready.remote()] = worker
 
-    return ray.remote(num_cpus=1)(_Worker).remote()
+    def _welcome(self, reference: Any) -> None:
+        """A worker has started, or its node died before it could, and it starts elsewhere."""
+        import ray
+
+        worker = self._starting.pop(reference)
+        try:
+            ray.get(reference)
+        except ray.exceptions.RayActorError:
+            self._add_worker()
+        else:
+            self._idle.append(worker)
 
 
 def _collect(reference: Any, task: _Task) -> tuple[Any, bool]:
@@ -111,12 +140,19 @@ def _collect(reference: Any, task: _Task) -> tuple[Any, bool]:
     try:
         # A copy: what Ray returns maps its object store, which is gone after the shutdown.
         return copy.deepcopy(ray.get(reference)), True
-    except ray.exceptions.RayActorError:
+    except (ray.exceptions.RayActorError, ray.exceptions.ObjectLostError) as error:  # the latter: with its node
         task.deaths += 1
         if task.deaths <= MAX_RETRIES:
             print(f"{task.item}: its worker process died, trying again", file=sys.stderr, flush=True)
             return None, False
-        reason = f"its worker process died {task.deaths} times; it may need more memory than there is"
-        return Failure(str(task.item), reason), False
+        return Failure(str(task.item), f"its worker process died {task.deaths} times; {explain_death(error)}"), False
     except ray.exceptions.RayTaskError as error:  # before `call`: the function or its data could not be unpickled
         return Failure(str(task.item), str(error).strip()), True
+
+
+def explain_death(error: Exception) -> str:
+    """Why Ray says that a process died, for a person."""
+    text = str(error).lower()
+    if "low on memory" in text or "memory pressure" in text:  # the words of Ray's memory monitor
+        return "Ray killed it because its node ran out of memory: lower run.trials_at_once or the batch size"
+    return "it may need more memory than there is"

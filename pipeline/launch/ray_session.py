@@ -9,12 +9,16 @@ import re
 import secrets
 import shutil
 import signal
+import sys
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
+
+import pipeline
+from pipeline.config.run import Run
 
 MEBIBYTE = 2**20
 PREFIX = "layerwise-ray-"
@@ -24,9 +28,7 @@ MAX_TEMP_LENGTH = 40
 ATTEMPTS = 3
 """Ray gives up after 30 s, which a machine that is busy with other things can need."""
 
-ENVIRONMENT = {
-    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # on Linux this binds every port to 127.0.0.1 instead of to all
-    "RAY_AUTH_MODE": "token",
+CLUSTER_ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # silences a FutureWarning, and leaves the GPUs visible to workers
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
@@ -38,20 +40,76 @@ ENVIRONMENT = {
     "TUNE_RESULT_BUFFER_LENGTH": "1",  # a trial must not run on while ASHA still thinks about its last report
     "OMP_WAIT_POLICY": "PASSIVE",  # idle OpenMP threads of one worker must not spin beside another
 }
+"""What makes Ray quiet and exact, wherever it runs."""
+
+ENVIRONMENT = CLUSTER_ENVIRONMENT | {
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # on Linux this binds every port to 127.0.0.1 instead of to all
+    "RAY_AUTH_MODE": "token",
+    **({"GLOO_SOCKET_IFNAME": "lo"} if sys.platform == "linux" else {}),
+}
+"""The same for a Ray that never leaves this machine."""
+
+ADDRESS_VARIABLE = "LAYERWISE_RAY_ADDRESS"
+"""Takes the place of run.address, so that a submitted job finds its cluster with unchanged parameters."""
 
 
 @contextmanager
-def local_ray(num_cpus: int, shared_bytes: int = 0) -> Iterator[Path]:
+def open_ray(run: Run, num_cpus: int, shared_bytes: int = 0) -> Iterator[Path]:
+    """The cluster at run.address, or a Ray of its own on this machine, for the block; yields a scratch folder.
+
+    num_cpus, shared_bytes: see `local_ray`; a cluster has the size it has.
+    """
+    address = os.environ.get(ADDRESS_VARIABLE) or run.address
+    if address is None:
+        with local_ray(num_cpus, shared_bytes, with_gpus=run.gpus_per_worker > 0) as folder:
+            yield folder
+    else:
+        with joined_ray(address) as folder:
+            yield folder
+
+
+@contextmanager
+def joined_ray(address: str) -> Iterator[Path]:
+    """Joins the cluster at `address` for the block, bringing this project's code; yields a scratch folder.
+
+    Raises ValueError when it can't be reached.
+    """
+    with ray_environment(CLUSTER_ENVIRONMENT), _temporary_folder() as folder, _own_signal_handlers():
+        import ray
+
+        inside_a_job = "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ  # its working_dir is on every node already
+        code = {} if inside_a_job else {"py_modules": [str(Path(pipeline.__file__).parent)]}
+        try:
+            ray.init(
+                address=address,
+                log_to_driver=False,
+                logging_level=logging.CRITICAL,
+                runtime_env={**code, "env_vars": dict(CLUSTER_ENVIRONMENT)},
+            )
+            ray._private.worker._worker_logs_enabled = False
+            yield folder
+        except ConnectionError as error:
+            raise ValueError(
+                f"no Ray cluster answers at run.address {address} ({_first_line(error)}): start one, or see that "
+                "RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH (or RAY_AUTH_TOKEN) are set here to the cluster's token"
+            ) from error
+        finally:
+            ray.shutdown()
+            ray._private.worker._worker_logs_enabled = True
+
+
+@contextmanager
+def local_ray(num_cpus: int, shared_bytes: int = 0, *, with_gpus: bool = False) -> Iterator[Path]:
     """Starts a Ray of its own on this machine for the block; yields a folder that is removed with it.
 
     num_cpus: slots for workers, which need not match the cores; shared_bytes: size of the data that workers share.
     Raises ValueError when Ray does not start.
     """
-    with ray_environment(), _temporary_folder() as folder, _own_signal_handlers():
+    with ray_environment(ENVIRONMENT, token=True), _temporary_folder() as folder, _own_signal_handlers():
         import ray
 
         try:
-            _init(num_cpus, shared_bytes, folder)
+            _init(num_cpus, shared_bytes, folder, None if with_gpus else 0)
             # Ray prints a paragraph for each worker that dies, whatever log_to_driver says; ours is a line.
             ray._private.worker._worker_logs_enabled = False
             yield folder
@@ -60,7 +118,7 @@ def local_ray(num_cpus: int, shared_bytes: int = 0) -> Iterator[Path]:
             ray._private.worker._worker_logs_enabled = True
 
 
-def _init(num_cpus: int, shared_bytes: int, folder: Path) -> None:
+def _init(num_cpus: int, shared_bytes: int, folder: Path, num_gpus: int | None) -> None:
     import ray
 
     for attempt in range(1, ATTEMPTS + 1):
@@ -68,7 +126,7 @@ def _init(num_cpus: int, shared_bytes: int, folder: Path) -> None:
             ray.init(
                 address="local",  # never join a cluster that RAY_ADDRESS happens to name
                 num_cpus=num_cpus,
-                num_gpus=0,
+                num_gpus=num_gpus,
                 include_dashboard=False,
                 log_to_driver=False,
                 logging_level=logging.CRITICAL,
@@ -92,10 +150,10 @@ def store_size(shared_bytes: int) -> int:
 
 
 @contextmanager
-def ray_environment() -> Iterator[None]:
-    """Sets what the user has not set, for the block."""
-    wanted = dict(ENVIRONMENT)
-    if "RAY_AUTH_TOKEN_PATH" not in os.environ:
+def ray_environment(variables: Mapping[str, str] = ENVIRONMENT, *, token: bool = True) -> Iterator[None]:
+    """Sets what the user has not set, for the block. token: with an authentication token of our own."""
+    wanted = dict(variables)
+    if token and "RAY_AUTH_TOKEN_PATH" not in os.environ:
         wanted["RAY_AUTH_TOKEN"] = process_token()
     added = {name: value for name, value in wanted.items() if name not in os.environ}
     os.environ.update(added)

@@ -5,6 +5,8 @@
 import torch
 from torch import Tensor
 
+from pipeline.row_noise import draw_integers
+
 MAX_SHIFT = 1 / 8
 """Largest translation, as a share of the side (as in the paper)."""
 CUTOUT = 1 / 4
@@ -30,7 +32,7 @@ def _shift_matrices(batch: int, size: int, like: Tensor, generator: torch.Genera
     """(B, size, size): row i takes what lies at i + shift.  As products, because the gradient of a gather is a scatter,
     which is not deterministic on a GPU."""
     limit = round(size * MAX_SHIFT)
-    shift_B = torch.randint(-limit, limit + 1, (batch,), generator=generator, device=like.device)
+    shift_B = draw_integers(-limit, limit + 1, batch, generator)
     place = torch.arange(size, device=like.device)
     return (place[None, None, :] == place[None, :, None] + shift_B[:, None, None]).to(like.dtype)
 
@@ -38,6 +40,6 @@ def _shift_matrices(batch: int, size: int, like: Tensor, generator: torch.Genera
 def _interval(batch: int, size: int, like: Tensor, generator: torch.Generator) -> Tensor:
     """(B, size): ones on an interval of length size * CUTOUT whose centre lies anywhere in the image."""
     length = round(size * CUTOUT)
-    start_B = torch.randint(0, size, (batch,), generator=generator, device=like.device) - length // 2
+    start_B = draw_integers(0, size, batch, generator) - length // 2
     offset = torch.arange(size, device=like.device)[None, :] - start_B[:, None]
     return ((offset >= 0) & (offset < length)).to(like.dtype)

@@ -19,6 +19,7 @@ from pipeline.config.generators import Gan
 from pipeline.models.conv_blocks import LEAK, ConvDecoder, ConvEncoder, draw_weights, frozen, label_rows
 from pipeline.models.diffaugment import diffaugment
 from pipeline.models.losses import Batch, Losses
+from pipeline.row_noise import draw_normal
 
 LABEL_DIM = 16
 NUM_FEATURES = 128
@@ -150,7 +151,7 @@ class ConditionalGAN(nn.Module):
         return cls((channels, height, width), config["num_classes"], config=Gan(**config["config"]))
 
     def _draw_z(self, labels: Tensor, generator: torch.Generator) -> Tensor:
-        return torch.randn(len(labels), self.config.latent_dim, generator=generator, device=labels.device)
+        return draw_normal((len(labels), self.config.latent_dim), generator)
 
     def _augment(self, images: Tensor, generator: torch.Generator) -> Tensor:
         return diffaugment(images, generator) if self.config.diffaugment else images

@@ -17,6 +17,7 @@ from pipeline.models.losses import Batch, Losses
 from pipeline.models.precision import widen
 from pipeline.models.sampling import sample_bernoulli, sample_gaussian
 from pipeline.models.standardise import floor_std
+from pipeline.row_noise import own_rows
 
 MAX_ENUMERATED = 20
 
@@ -27,6 +28,9 @@ class RBM(nn.Module):
     All weights are zero until `initialise` (or load_state_dict). Methods that take `v` want model units: what
     `standardise` returns, which for Bernoulli units is the input itself.
     """
+
+    row_buffers = ("chains",)
+    """Buffers of which each worker of a fit moves on its own rows."""
 
     mean: Tensor
     std: Tensor
@@ -159,7 +163,7 @@ class RBM(nn.Module):
         """CD-k, or PCD-k which moves `chains` on. The total's gradient is minus the update; its value is in nats."""
         losses, data, end = self._contrast(batch, generator)
         if len(self.chains):
-            self.chains.copy_(end)
+            self.chains[own_rows(len(self.chains), generator)] = end
         penalty = sparsity_penalty(self.hidden_bias, data.hidden.mean(0), self.sparsity_target, self.sparsity_cost)
         return Losses(losses.total + penalty, losses.parts)
 
@@ -174,7 +178,8 @@ class RBM(nn.Module):
             data = self._phase(v)
             reconstruction = self.visible_mean(sample_bernoulli(data.hidden, generator))
             if len(self.chains):
-                end = self.gibbs(self.chains, self.gibbs_steps, generator)
+                chains = self.chains[own_rows(len(self.chains), generator)]
+                end = self.gibbs(chains, self.gibbs_steps, generator)
             else:
                 end = self.gibbs(self._sample_visible(reconstruction, generator), self.gibbs_steps - 1, generator)
             model = self._phase(end)

@@ -3,10 +3,12 @@
 import torch
 from torch import Tensor
 
+from pipeline.row_noise import draw_normal, draw_uniform
+
 
 def sample_uniform(like: Tensor, generator: torch.Generator) -> Tensor:
     """Uniform in [0, 1), with the shape, type and device of `like`."""
-    return torch.empty_like(like, memory_format=torch.contiguous_format).uniform_(generator=generator)
+    return draw_uniform(like.shape, generator, like)
 
 
 def sample_bernoulli(probabilities: Tensor, generator: torch.Generator) -> Tensor:
@@ -20,8 +22,7 @@ def sample_bernoulli(probabilities: Tensor, generator: torch.Generator) -> Tenso
 
 def sample_gaussian(mean: Tensor, generator: torch.Generator) -> Tensor:
     """mean + standard normal noise."""
-    noise = torch.empty_like(mean, memory_format=torch.contiguous_format).normal_(generator=generator)
-    return noise.add_(mean)
+    return draw_normal(mean.shape, generator, mean).add_(mean)
 
 
 def sample_blocks(probabilities: Tensor, generator: torch.Generator) -> Tensor:

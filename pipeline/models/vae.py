@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from pipeline.config.generators import Vae
 from pipeline.models.conv_blocks import ConvDecoder, ConvEncoder, draw_weights, label_rows
 from pipeline.models.losses import Batch, Losses
+from pipeline.row_noise import draw_normal
 
 LABEL_DIM = 16
 NUM_HIDDEN = 256
@@ -54,8 +55,7 @@ def importance_bound(
 
 
 def sample_normal(mean_BZ: Tensor, log_variance_BZ: Tensor, generator: torch.Generator) -> Tensor:
-    noise = torch.randn(mean_BZ.shape, generator=generator, device=mean_BZ.device, dtype=mean_BZ.dtype)
-    return mean_BZ + noise * (0.5 * log_variance_BZ).exp()
+    return mean_BZ + draw_normal(mean_BZ.shape, generator, mean_BZ) * (0.5 * log_variance_BZ).exp()
 
 
 class ConditionalVAE(nn.Module):
@@ -147,7 +147,7 @@ class ConditionalVAE(nn.Module):
     @torch.no_grad()
     def sample(self, labels: Tensor, generator: torch.Generator) -> Tensor:
         """One image per label, the decoder's mean for z ~ N(0, I): (B, C, H, H) in [0, 1]."""
-        z = torch.randn(len(labels), self.config.latent_dim, generator=generator, device=labels.device)
+        z = draw_normal((len(labels), self.config.latent_dim), generator)
         return self.decode(z, labels)
 
     def to_config(self) -> dict[str, Any]:

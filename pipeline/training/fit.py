@@ -6,12 +6,15 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytorch_lightning as pl
+import torch
 from torch import nn
 
 from pipeline.models.losses import Batch
+from pipeline.training.ddp import make_strategy
 from pipeline.training.module import AdversarialModule, FitModule, SingleLossModule
 from pipeline.training.plan import Epoch, FitPlan
 from pipeline.training.stream import Stream
+from pipeline.training.workers import current_host, current_shard, gather_rows
 
 PRECISION = {"32": "32-true", "bf16": "bf16-mixed"}
 
@@ -34,27 +37,35 @@ def fit(
     checkpoint: a file that is written after every epoch and, if it exists, is gone on from; the result is the same
     bit for bit as that of a fit that was never stopped. measure() gives further values for each entry.
     on_epoch(step, entry) hears of every epoch as it ends; an exception it raises stops the fit.
+    Inside a process group (see workers.py) every worker calls this with the same arguments; they share each batch and
+    end with the same weights, and rank 0 alone writes the checkpoint and calls on_epoch.
     Raises ValueError when a loss is not finite.
     """
     adversarial = hasattr(model, "discriminator_losses")
     module = AdversarialModule(model, stream, plan) if adversarial else SingleLossModule(model, stream, plan)
     module.measure = measure
+    host = current_host()
+    checkpoint = host.checkpoint if host is not None else checkpoint
     with warnings.catch_warnings():
         _silence()
-        trainer = make_trainer(plan, [_AfterEpoch(checkpoint, on_epoch)])
+        trainer = make_trainer(plan, [_AfterEpoch(checkpoint, on_epoch)], adversarial=adversarial)
         steps = _Steps(module)
         resume = checkpoint if checkpoint is not None and checkpoint.is_file() else None
-        loader = _Whole(validation) if validation and not adversarial else None
+        loader = _Whole(validation[module.shard.rank :: module.shard.size]) if validation and not adversarial else None
         trainer.fit(module, steps, loader, ckpt_path=resume, weights_only=resume is not None)
+    gather_rows(model)
     model.to("cpu").eval()
     return module.history
 
 
-def make_trainer(plan: FitPlan, callbacks: list[pl.Callback]) -> pl.Trainer:
+def make_trainer(plan: FitPlan, callbacks: list[pl.Callback], *, adversarial: bool = False) -> pl.Trainer:
     """A bare trainer: per-step logging, the bar and Lightning's checkpoints cost more than a small model's step."""
+    workers = current_shard().size
     return pl.Trainer(
         accelerator=plan.accelerator,
-        devices=1,
+        devices=1 if plan.accelerator == "cpu" else [torch.cuda.current_device()],
+        num_nodes=workers,  # each worker is a node of one device to Lightning, wherever it runs
+        strategy=make_strategy(adversarial=adversarial) if workers > 1 else "auto",
         precision=PRECISION[plan.precision],  # type: ignore[arg-type]
         max_epochs=plan.epochs,
         callbacks=callbacks,
@@ -108,11 +119,15 @@ class _AfterEpoch(pl.callbacks.Checkpoint):
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         assert isinstance(pl_module, FitModule)
         if self._checkpoint is not None and trainer.current_epoch + 1 < pl_module.plan.epochs:
+            gather_rows(pl_module)
             self._checkpoint.parent.mkdir(parents=True, exist_ok=True)
             temporary = self._checkpoint.with_suffix(".tmp")
             trainer.save_checkpoint(temporary)
-            temporary.replace(self._checkpoint)
-        if self._on_epoch is not None:
+            if trainer.is_global_zero:
+                temporary.replace(self._checkpoint)
+            if (host := current_host()) is not None:
+                host.on_saved()
+        if self._on_epoch is not None and trainer.is_global_zero:
             entry = pl_module.history[-1]
             self._on_epoch(int(entry["step"]), entry)
 

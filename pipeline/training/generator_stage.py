@@ -8,7 +8,6 @@ from pipeline.config.generators import Gan, Vae
 from pipeline.data.prepared import load_prepared
 from pipeline.device import resolve_accelerator, set_threads
 from pipeline.launch.choose import open_launcher
-from pipeline.launch.launcher import THREADS_PER_TRIAL
 from pipeline.stage import Stage, StageSpec
 from pipeline.training.draws import fit_draws, generator_labels
 from pipeline.training.generators import mean_curves
@@ -18,7 +17,7 @@ from pipeline.weights import save_weights
 def generator_spec(kind: str) -> StageSpec:
     return StageSpec(
         kind,
-        params=("run.seed", "run.accelerator", "run.precision", kind),
+        params=("run.seed", "run.accelerator", "run.precision", "run.workers", "run.cpus_per_worker", kind),
         inputs=(paths.PREPARED,),
         outputs=(paths.generator(kind), paths.plots(kind)),
     )
@@ -27,10 +26,13 @@ def generator_spec(kind: str) -> StageSpec:
 def run_generator_stage(stage: Stage, config: Vae | Gan) -> None:
     """Fits one model a label draw; writes the models, their mean curves and where the curves ended."""
     run, prepared = stage.run, load_prepared(paths.PREPARED)
-    set_threads(THREADS_PER_TRIAL)  # for the spreading of labels: its bits depend on the count
+    set_threads(run.cpus_per_worker)  # for the spreading of labels: its bits depend on the count
     draws = len(prepared.subsets)
     labels = generator_labels(prepared, seed=run.seed)
-    with stage.progress(draws, f"{stage.name}: label draws") as progress, open_launcher(run) as launcher:
+    with (
+        stage.progress(draws, f"{stage.name}: label draws") as progress,
+        open_launcher(run, stage.run_name) as launcher,
+    ):
         fitted = fit_draws(
             config,
             prepared,

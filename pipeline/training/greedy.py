@@ -1,8 +1,11 @@
 """Greedy layer-wise pretraining: one RBM of the Deep Belief Network, on top of the frozen ones below it."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -12,7 +15,7 @@ from pipeline.models.losses import UNLABELLED, Batch
 from pipeline.seeding import derive_seed, make_generator
 from pipeline.training.fit import fit
 from pipeline.training.plan import FitPlan
-from pipeline.training.stream import BatchStream, as_batch
+from pipeline.training.stream import BatchStream, as_batch, as_tensor
 
 EPOCHS = 20
 """Points of the free-energy curves, and checkpoints of a layer's fit."""
@@ -33,25 +36,40 @@ CURVES = {
 Point = dict[str, float]
 
 
-def fit_layer(
-    below: DBN,
-    layer: Layer,
-    images: Tensor,
-    validation: Tensor,
-    *,
-    seed: int,
-    accelerator: str,
-    precision: str,
-    checkpoint: Path,
-    on_epoch: Callable[[int, Point], None],
-) -> tuple[DBN, list[Point]]:
-    """Trains `layer` on what `below` makes of the images; returns the stack of both and the layer's curves.
+@dataclass(frozen=True, kw_only=True)
+class LayerTask:
+    """Which layer to train, on what is below it. checkpoint: where a killed fit goes on from."""
 
-    images, validation: uint8 (N, C, H, W); no label is used. A point of the curves holds step, the free energies (nats)
-    of a fixed sample of train and of validation images, their gap, and the reconstruction error. A growing gap is
-    overfitting (Hinton 2010, sec. 6); the reconstruction error is for the eye and decides nothing.
+    name: str
+    below: DBN
+    layer: Layer
+    seed: int
+    accelerator: str
+    precision: str
+    checkpoint: Path
+
+    def __str__(self) -> str:
+        return self.name
+
+
+@dataclass(frozen=True)
+class LayerData:
+    """Train and validation images, uint8 (N, C, H, W); no label is used."""
+
+    images: npt.NDArray[np.uint8]
+    validation: npt.NDArray[np.uint8]
+
+
+def fit_layer(task: LayerTask, data: LayerData, on_epoch: Callable[[int, Point], None]) -> tuple[DBN, list[Point]]:
+    """Trains the layer on what the stack below makes of the images; returns the stack of both and the layer's curves.
+
+    A point of the curves holds step, the free energies (nats) of a fixed sample of train and of validation images,
+    their gap, and the reconstruction error. A growing gap is overfitting (Hinton 2010, sec. 6); the reconstruction
+    error is for the eye and decides nothing.
     """
-    dbn = below.extended(layer)
+    layer, seed = task.layer, task.seed
+    images, validation = as_tensor(data.images), as_tensor(data.validation)
+    dbn = task.below.extended(layer)
     model = GreedyLayer(dbn)
     name = f"layer {len(dbn.layers)}"
     labels = torch.full((len(images),), UNLABELLED)
@@ -66,8 +84,8 @@ def fit_layer(
         weight_decay=layer.weight_decay,
         schedule="linear_tail",
         seed=derive_seed(seed, "dbn", name, "fit"),
-        accelerator=accelerator,
-        precision=precision,
+        accelerator=task.accelerator,
+        precision=task.precision,
     )
     watched = _sample(images, seed), _sample(validation, seed)
 
@@ -75,7 +93,7 @@ def fit_layer(
         train, held_out = (_mean_free_energy(model, batch) for batch in watched)
         return {"train": train, "validation": held_out, "gap": held_out - train}
 
-    history = fit(model, stream, plan, checkpoint=checkpoint, measure=measure, on_epoch=on_epoch)
+    history = fit(model, stream, plan, checkpoint=task.checkpoint, measure=measure, on_epoch=on_epoch)
     return dbn.eval(), [{name: entry[key] for name, key in CURVES.items()} for entry in history]
 
 

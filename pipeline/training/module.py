@@ -10,9 +10,11 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from pipeline.models.losses import AdversarialModel, Batch, Losses, LossModel
+from pipeline.row_noise import shard_generator
 from pipeline.seeding import derive_seed, make_generator
 from pipeline.training.plan import Epoch, FitPlan, make_optimizer, schedule_factor
 from pipeline.training.stream import Stream
+from pipeline.training.workers import current_shard, gather_rows, sum_over_workers
 
 
 class FitModule(pl.LightningModule):
@@ -21,6 +23,7 @@ class FitModule(pl.LightningModule):
     def __init__(self, model: nn.Module, stream: Stream, plan: FitPlan) -> None:
         super().__init__()
         self.model, self.stream, self.plan = model, stream, plan
+        self.shard = current_shard()
         self.history: list[Epoch] = []
         self.measure: Callable[[], Epoch] | None = None
         self._sums: dict[str, Tensor] = {}
@@ -32,12 +35,17 @@ class FitModule(pl.LightningModule):
         return int(self.history[-1]["step"]) if self.history else 0
 
     def begin_step(self, step: int) -> tuple[Batch, torch.Generator]:
-        """The batch and the generator of `step`. Dropout draws from the global state, so that is seeded too."""
-        torch.manual_seed(derive_seed(self.plan.seed, "dropout", step))
-        return self.stream.batch(step).to(self.device), self.generator(step)
+        """This worker's part of the batch of `step`, and what its noise is drawn from.
 
-    def generator(self, step: int, purpose: str = "noise") -> torch.Generator:
-        return make_generator(self.plan.seed, purpose, step, device=self.device)
+        nn.Dropout draws from the global state, so that is seeded too; unlike the generator's rows, its draws change
+        with the number of workers.
+        """
+        torch.manual_seed(derive_seed(self.plan.seed, "dropout", step, self.shard.rank))
+        batch = self.stream.batch(step, self.shard.rows(self.stream.batch_size))
+        return batch.to(self.device), self.generator(step)
+
+    def generator(self, step: int) -> torch.Generator:
+        return shard_generator(self.plan.seed, "noise", step, shard=self.shard, device=self.device)
 
     def collect(self, losses: Losses, step: int, prefix: str, weight: int = 1) -> None:
         """Adds the parts to the epoch's means, on the device. Raises ValueError on a value that is not finite."""
@@ -53,8 +61,9 @@ class FitModule(pl.LightningModule):
     def on_train_epoch_end(self) -> None:
         """Validation has run by now, so one entry holds both."""
         last = min(self.steps_done + self.plan.steps_per_epoch, self.plan.steps)
-        counts = {"train": last - self.steps_done, "val": max(self._count, 1)}
-        epoch = {key: float(total) / counts[key.split("/")[0]] for key, total in self._sums.items()}
+        sums = sum_over_workers({"": self._count} | {key: float(total) for key, total in self._sums.items()})
+        counts = {"train": (last - self.steps_done) * self.shard.size, "val": max(sums.pop(""), 1)}
+        epoch = {key: total / counts[key.split("/")[0]] for key, total in sums.items()}
         if self.measure is not None:
             epoch |= self.measure()
         self.log_dict(epoch)
@@ -76,9 +85,13 @@ class SingleLossModule(FitModule):
         self.collect(losses, step, "train")
         return losses.total
 
+    def on_validation_start(self) -> None:
+        gather_rows(self.model)
+
     def validation_step(self, batch: Batch, index: int) -> None:
         step = self.steps_done + self.plan.steps_per_epoch
-        generator = self.generator(index, "validation")
+        number = index * self.shard.size + self.shard.rank
+        generator = make_generator(self.plan.seed, "validation", number, device=self.device)
         losses = cast("LossModel", self.model).validation_losses(batch.to(self.device), step, generator)
         self._count += len(batch.labels)
         self.collect(losses, step, "val", weight=len(batch.labels))

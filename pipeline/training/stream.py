@@ -1,12 +1,16 @@
 """Batches as a pure function of (seed, step), so that a resumed run sees what the killed one would have seen."""
 
+import warnings
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any, Protocol
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from pipeline.models.losses import Batch
+from pipeline.row_noise import RowGenerator
 from pipeline.seeding import make_generator
 
 Transform = Callable[[Tensor, torch.Generator], Tensor]
@@ -15,7 +19,12 @@ Transform = Callable[[Tensor, torch.Generator], Tensor]
 class Stream(Protocol):
     """An endless sequence of batches, each computed from its step alone."""
 
-    def batch(self, step: int) -> Batch: ...
+    @property
+    def batch_size(self) -> int: ...
+
+    def batch(self, step: int, rows: slice | None = None) -> Batch:
+        """The batch of update `step`, counted from 0, or its `rows`: a slice with 0 <= start <= stop."""
+        ...
 
 
 def as_batch(images: Tensor, labels: Tensor) -> Batch:
@@ -23,10 +32,17 @@ def as_batch(images: Tensor, labels: Tensor) -> Batch:
     return Batch(images.float().div_(255.0), labels)
 
 
+def as_tensor(array: npt.NDArray[Any]) -> Tensor:
+    """The array's memory as a tensor, not to be written to: it may be mapped from a file or from Ray's store."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+        return torch.from_numpy(np.asarray(array))
+
+
 class BatchStream:
     """Shuffled passes over images that lie in memory, one after another; a batch may span two passes.
 
-    images: uint8 (N, C, H, W).  labels: int64 (N,).  transform: augmentation of a float batch, drawn per step.
+    images: uint8 (N, C, H, W).  labels: int64 (N,).  transform: augmentation of a float batch, drawn per step and row.
     """
 
     def __init__(
@@ -40,13 +56,18 @@ class BatchStream:
         self._batch_size, self._seed, self._transform = batch_size, seed, transform
         self._orders: dict[int, Tensor] = {}
 
-    def batch(self, step: int) -> Batch:
-        """The batch of update `step`, counted from 0."""
-        index = self._indices(step)
+    @property
+    def batch_size(self) -> int:
+        return self._batch_size
+
+    def batch(self, step: int, rows: slice | None = None) -> Batch:
+        rows = rows or slice(0, self._batch_size)
+        index = self._indices(step)[rows]
         batch = as_batch(self._images[index], self._labels[index])
-        if self._transform is None:
+        if self._transform is None or len(index) == 0:
             return batch
-        return Batch(self._transform(batch.images, make_generator(self._seed, "transform", step)), batch.labels)
+        generator = RowGenerator(self._seed, "transform", step, span=lambda _: (rows.start, self._batch_size))
+        return Batch(self._transform(batch.images, generator), batch.labels)
 
     def _indices(self, step: int) -> Tensor:
         count = len(self._images)
@@ -73,8 +94,15 @@ class MixedStream:
     def __init__(self, real: Stream, synthetic: Stream) -> None:
         self._real, self._synthetic = real, synthetic
 
-    def batch(self, step: int) -> Batch:
-        real, synthetic = self._real.batch(step), self._synthetic.batch(step)
+    @property
+    def batch_size(self) -> int:
+        return self._real.batch_size + self._synthetic.batch_size
+
+    def batch(self, step: int, rows: slice | None = None) -> Batch:
+        rows = rows or slice(0, self.batch_size)
+        first = self._real.batch_size
+        real = self._real.batch(step, slice(min(rows.start, first), min(rows.stop, first)))
+        synthetic = self._synthetic.batch(step, slice(max(rows.start - first, 0), max(rows.stop - first, 0)))
         return Batch(torch.cat([real.images, synthetic.images]), torch.cat([real.labels, synthetic.labels]))
 
 

@@ -1,11 +1,13 @@
 """Fine-tuning: the recipe that the study chose, and the scratch recipe as its pair, on every label there is."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from pipeline.config.classifier import Finetune
+from pipeline.launch.choose import Fitter, fit_here
+from pipeline.launch.launcher import OnEpoch
 from pipeline.tuning.results import load_result, save_result
 from pipeline.tuning.trial import TrialData, TrialResult, TrialSpec, run_trial
 
@@ -46,23 +48,42 @@ def finetune_specs(
     return {name: replace(spec, **chosen) for name, spec in specs.items()}
 
 
+@dataclass(frozen=True)
+class FinetuneTask:
+    """One of the two fits. checkpoint: where it goes on from after a kill."""
+
+    name: str
+    spec: TrialSpec
+    checkpoint: Path
+
+    def __str__(self) -> str:
+        return self.name
+
+
+def fit_task(task: FinetuneTask, data: TrialData, on_epoch: OnEpoch) -> TrialResult:
+    return run_trial(task.spec, data, report=on_epoch, checkpoint=task.checkpoint)
+
+
 def run_finetune(
-    specs: Mapping[str, TrialSpec], data: TrialData, work: Path, on_step: OnStep
+    specs: Mapping[str, TrialSpec], data: TrialData, work: Path, on_step: OnStep, fitter: Fitter = fit_here
 ) -> dict[str, TrialResult]:
     """Trains each spec, equal ones once, and goes on where a killed run stopped."""
     results: dict[str, TrialResult] = {}
     for name, spec in specs.items():
         twin = next((other for other in results if specs[other] == spec), None)
-        results[name] = results[twin] if twin else _run(name, spec, data, work, on_step)
+        results[name] = (
+            results[twin]
+            if twin
+            else _run(FinetuneTask(name, spec, work / f"{name}.ckpt"), data, work, on_step, fitter)
+        )
     return results
 
 
-def _run(name: str, spec: TrialSpec, data: TrialData, work: Path, on_step: OnStep) -> TrialResult:
-    result = load_result(work, name)
+def _run(task: FinetuneTask, data: TrialData, work: Path, on_step: OnStep, fitter: Fitter) -> TrialResult:
+    result = load_result(work, task.name)
     if result is None:
-        report = lambda step, metrics: on_step(name, step, metrics)  # noqa: E731
-        result = run_trial(spec, data, report=report, checkpoint=work / f"{name}.ckpt")
-        save_result(work, name, result)
+        result = fitter(fit_task, task, data, lambda step, metrics: on_step(task.name, step, metrics))
+        save_result(work, task.name, result)
     return result
 
 

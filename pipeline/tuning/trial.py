@@ -3,7 +3,6 @@
 A pure function of its spec and data. Whoever launches it, in whatever order, gets the same bits.
 """
 
-import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +11,6 @@ from typing import Any, cast
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
 
 from pipeline.config.classifier import TUNABLE
 from pipeline.data.transforms import affine_elastic
@@ -20,7 +18,7 @@ from pipeline.models.cnn import ConvNet
 from pipeline.models.dbn import DBN
 from pipeline.seeding import derive_seed, make_generator
 from pipeline.training.plan import FitPlan
-from pipeline.training.stream import BatchStream, MixedStream, Stream, as_batch, in_batches
+from pipeline.training.stream import BatchStream, MixedStream, Stream, as_batch, as_tensor, in_batches
 from pipeline.tuning.arms import recipe
 
 Json = Any
@@ -203,13 +201,6 @@ def labelled_indices(spec: TrialSpec, data: TrialData) -> Array:
     if spec.budget is None:
         return np.flatnonzero(data.labels >= 0)
     return data.subsets[spec.seed, spec.budget]
-
-
-def as_tensor(array: Array) -> Tensor:
-    """The array's memory as a tensor, not to be written to: it may be mapped from a file or from Ray's store."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
-        return torch.from_numpy(np.asarray(array))
 
 
 def _metrics(entry: Mapping[str, float]) -> dict[str, float]:

@@ -1,0 +1,215 @@
+"""One fit on several workers, through Ray Train: a killed worker or node is replaced and the fit goes on where it was.
+
+Each worker calls the same function with the same arguments; `pipeline.training.fit` finds the others (see
+pipeline/training/workers.py). Checkpoints travel through run.storage, so that a worker may come back on another node.
+"""
+
+import copy
+import tempfile
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import torch
+
+from pipeline.config.run import Run
+from pipeline.launch.launcher import Failure, Item, OnEpoch, Result, Shared, call, measure_bytes
+from pipeline.launch.ray_launcher import explain_death
+from pipeline.launch.ray_session import open_ray
+from pipeline.training.workers import Host, current_shard, hosted
+
+MAX_RETRIES = 3
+"""How often a fit that lost a worker or a node goes on from its last checkpoint."""
+CHECKPOINT = "fit.ckpt"
+KEPT = 2
+"""Checkpoints in storage: one that is complete while the next is written."""
+POLL_S = 0.2
+
+
+class WorkersLauncher:
+    """See `Launcher`. Each trial is trained by run.workers processes; run.trials_at_once trials run side by side.
+
+    name: what all fits of this block are for; with an item it names the folder in run.storage, and a fit that finds its
+    folder there goes on from it.
+    """
+
+    def __init__(self, run: Run, name: str) -> None:
+        self._settings, self._name = run, name
+        self._session = ExitStack()
+        self._started = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
+        self._session.close()
+
+    def map_trials(
+        self,
+        function: Callable[[Item, Shared], Result],
+        items: Sequence[Item],
+        shared: Shared,
+        *,
+        on_result: Callable[[Item, Result], None] | None = None,
+    ) -> list[Result | Failure]:
+        if not items:
+            return []
+        self._start(shared, min(self._settings.trials_at_once, len(items)))
+        import ray
+
+        reference = ray.put(shared)
+        results: list[Result | Failure] = []
+        with ThreadPoolExecutor(self._settings.trials_at_once) as pool:
+            futures = [pool.submit(self._fit, function, item, reference, _new_mailbox()) for item in items]
+            for item, future in zip(items, futures, strict=True):
+                result: Any = future.result()
+                results.append(result)
+                if on_result is not None and not isinstance(result, Failure):
+                    on_result(item, result)
+        return results
+
+    def fit(self, function: Callable[..., Result], item: Any, shared: Any, on_epoch: OnEpoch) -> Result | Failure:
+        """`function(item, shared, on_epoch)` on every worker; on_epoch is called here with what rank 0 says."""
+        self._start(shared, 1)
+        import ray
+
+        reference, mailbox = ray.put(shared), _new_mailbox()
+        done = threading.Event()
+        with ThreadPoolExecutor(1) as pool:
+            future = pool.submit(self._fit, function, item, reference, mailbox, listens=True)
+            future.add_done_callback(lambda _: done.set())
+            while not done.wait(POLL_S):
+                _deliver(mailbox, on_epoch)
+            _deliver(mailbox, on_epoch)
+            result: Result | Failure = future.result()
+            return result
+
+    def _start(self, shared: object, trials: int) -> None:
+        if not self._started:
+            run = self._settings
+            cpus = trials * run.workers * run.cpus_per_worker
+            self._session.enter_context(open_ray(run, cpus, measure_bytes(shared)))
+            self._started = True
+
+    def _fit(self, function: Callable[..., Any], item: Any, shared: Any, mailbox: Any, *, listens: bool = False) -> Any:
+        """Runs in a thread of its own: in the main thread, Ray Train would take over Ctrl-C."""
+        from ray import train
+
+        run = self._settings
+        arguments = {"function": function, "item": item, "shared": shared, "mailbox": mailbox, "listens": listens}
+        trainer = train.torch.TorchTrainer(
+            _work,
+            train_loop_config=arguments | {"threads": run.cpus_per_worker},
+            torch_config=train.torch.TorchConfig(backend="nccl" if run.gpus_per_worker else "gloo"),
+            scaling_config=train.ScalingConfig(
+                num_workers=run.workers,
+                use_gpu=run.gpus_per_worker > 0,
+                resources_per_worker={"CPU": run.cpus_per_worker}
+                | ({"GPU": run.gpus_per_worker} if run.gpus_per_worker else {}),
+            ),
+            run_config=train.RunConfig(
+                name=f"{self._name}-{item}".replace("/", "-").replace(" ", "-").replace(",", ""),
+                storage_path=storage_path(run.storage),
+                failure_config=train.FailureConfig(max_failures=MAX_RETRIES, controller_failure_limit=MAX_RETRIES),
+                checkpoint_config=train.CheckpointConfig(num_to_keep=KEPT),
+            ),
+        )
+        try:
+            result = trainer.fit()
+        except Exception as error:
+            return Failure(str(item), _reason(error))
+        result.filesystem.delete_dir(result.path)  # what it held is in the result now
+        # A copy: what Ray returns maps its object store, which is gone after the shutdown.
+        return copy.deepcopy(result.return_value)
+
+
+class _Mailbox:
+    """Carries what the workers say to the process that waits for the fit, and to the workers that replace them."""
+
+    def __init__(self) -> None:
+        self._epochs: list[tuple[int, dict[str, float]]] = []
+        self._failure: Failure | None = None
+
+    def fail(self, failure: Failure) -> None:
+        self._failure = failure
+
+    def failure(self) -> Failure | None:
+        return self._failure
+
+    def post(self, step: int, epoch: dict[str, float]) -> None:
+        self._epochs.append((step, epoch))
+
+    def empty(self) -> list[tuple[int, dict[str, float]]]:
+        epochs, self._epochs = self._epochs, []
+        return epochs
+
+
+def _new_mailbox() -> Any:
+    import ray
+
+    return ray.remote(num_cpus=0)(_Mailbox).remote()
+
+
+def _deliver(mailbox: Any, on_epoch: OnEpoch) -> None:
+    import ray
+
+    for step, epoch in ray.get(mailbox.empty.remote()):
+        on_epoch(step, epoch)
+
+
+def _work(config: dict[str, Any]) -> Any:
+    """What each worker runs.
+
+    An exception stops the other workers, who may wait for this one, and Ray Train starts them all again; then each
+    finds the failure in the mailbox and returns it, because the exception would only come back.
+    """
+    import ray
+    from ray import train
+
+    torch.set_num_threads(config["threads"])
+    mailbox, shared = config["mailbox"], ray.get(config["shared"])
+    failure: Failure | None = ray.get(mailbox.failure.remote())
+    if failure is not None:
+        return failure
+
+    def post(step: int, epoch: dict[str, float]) -> None:
+        ray.get(mailbox.post.remote(step, epoch))
+
+    with tempfile.TemporaryDirectory() as name:
+        file = Path(name) / CHECKPOINT
+        if (latest := train.get_checkpoint()) is not None:
+            with latest.as_directory() as folder:
+                file.write_bytes((Path(folder) / CHECKPOINT).read_bytes())
+
+        def keep() -> None:
+            rank = current_shard().rank
+            train.report({}, checkpoint=train.Checkpoint.from_directory(name) if rank == 0 else None)
+
+        with hosted(Host(file, keep)):
+            more = [post] if config["listens"] else []
+            result = call(config["function"], config["item"], shared, *more)
+    if isinstance(result, Failure):
+        ray.get(mailbox.fail.remote(result))
+        raise RuntimeError(result.reason)
+    return result if current_shard().rank == 0 else None
+
+
+def storage_path(storage: str) -> str:
+    """A url as it is, a folder as an absolute path: workers run in other folders."""
+    return storage if "://" in storage else str(Path(storage).absolute())
+
+
+def _reason(error: Exception) -> str:
+    """What a person can read of Ray Train's reports, which hold a traceback for each worker."""
+    import ray
+    from ray import train
+
+    failures = error.worker_failures.values() if isinstance(error, train.WorkerGroupError) else []
+    for failure in failures:
+        if isinstance(failure, ray.exceptions.RayActorError) or "ActorDied" in type(failure).__name__:
+            return f"a worker died {MAX_RETRIES + 1} times; {explain_death(failure)}"
+    return str(error).strip()
