@@ -1,6 +1,7 @@
 """Runs a job through Ray's Job Submission and returns its log and exit code."""
 
 import asyncio
+import logging
 import os
 import shlex
 import sys
@@ -70,11 +71,13 @@ def _client(target: Target) -> Iterator["JobSubmissionClient"]:
     os.environ.pop("RAY_ADDRESS", None)
     try:
         _check_token(address)
+        from ray.exceptions import RayError
         from ray.job_submission import JobSubmissionClient
 
+        logging.getLogger("ray").setLevel(logging.WARNING)
         try:
             client = JobSubmissionClient(address)
-        except (ConnectionError, RuntimeError) as error:
+        except (ConnectionError, RuntimeError, RayError) as error:
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise ValueError(
                 f"no Ray dashboard answers at {address} ({reason}): start the cluster and the tunnel to it, and let "

@@ -52,20 +52,28 @@ def _environment() -> dict[str, str]:
     return os.environ | {"PATH": path, ADDRESS_VARIABLE: "auto", "DVC_NO_ANALYTICS": "1"}
 
 
+def split_command(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Before and behind the first `--`."""
+    own = list(arguments)
+    at = own.index("--") if "--" in own else len(own)
+    return own[:at], own[at + 1 :]
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m cluster.remote", description="The cluster's end of a submission.")
     parser.add_argument("--remote", required=True, help="name of the DVC remote")
     parser.add_argument("--url", required=True, help="its url")
     parser.add_argument("--in-place", action="store_true", help="the folder is this job's alone: work in it")
-    parser.add_argument("command", nargs="+")
-    given = parser.parse_args(arguments)
+    parser.usage = "python -m cluster.remote --remote NAME --url URL [--in-place] -- COMMAND ..."
+    own, command = split_command(sys.argv[1:] if arguments is None else arguments)
+    given = parser.parse_args(own)
     if given.in_place:
-        return run(given.command, Path.cwd(), given.remote, given.url)
+        return run(command, Path.cwd(), given.remote, given.url)
     # Ray keeps one folder per package: jobs that send equal files would meet in it.
     folder = Path(tempfile.mkdtemp(prefix="layerwise-job-"))
     try:
         shutil.copytree(Path.cwd(), folder, dirs_exist_ok=True)
-        return run(given.command, folder, given.remote, given.url)
+        return run(command, folder, given.remote, given.url)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 

@@ -49,7 +49,7 @@ def pack(root: Path, archive: Path) -> int:
     if sum(sizes.values()) > MAX_BYTES:
         largest = max(sizes, key=lambda file: sizes[file])
         raise ValueError(
-            f"{sum(sizes.values()) / 2**20:.0f} MiB are too much to send, {sizes[largest] / 2**20:.0f} of them {largest}: "
+            f"{sum(sizes.values()) / 2**20:.0f} MiB are too much to send, {largest} has {sizes[largest] / 2**20:.0f}: "
             "let git ignore data and put it where the cluster can read it (data.path)"
         )
     with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as package:
@@ -65,9 +65,8 @@ def default_remote(root: Path) -> Remote:
         raise ValueError(
             "results come home through a DVC remote and there is none: dvc remote add -d store <folder or url>"
         )
-    url = dict(line.split("\t", 1) for line in _dvc(root, "remote", "list").splitlines()).get(name, "")
-    # Newer versions of DVC mark the default remote in a further column.
-    return Remote(name, url.split("\t")[0].strip())
+    # `dvc remote list` would wrap long lines. A relative folder comes back absolute.
+    return Remote(name, _dvc(root, "config", f"remote.{name}.url"))
 
 
 def check(root: Path, target: Target, remote: Remote) -> None:

@@ -11,12 +11,13 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+import yaml  # type: ignore[import-untyped]
+
 from cluster import ray_jobs, slurm_jobs
 from cluster.letter import open_letter, read_letter
+from cluster.remote import split_command
 from cluster.shipment import check, default_remote, pack
 from cluster.targets import Target, load_target
-
-SHORTEST_COMMAND = ("dvc", "repro")
 
 
 def submit(root: Path, target: Target, command: Sequence[str]) -> tuple[str, int]:
@@ -44,8 +45,13 @@ def bring_home(root: Path, log: str, *, pull: bool) -> None:
         return
     changed = open_letter(letter, root)
     print("home: " + (", ".join(str(path.relative_to(root)) for path in changed) or "nothing new"), flush=True)
-    if pull and "dvc.lock" in letter.files:
-        subprocess.run([sys.executable, "-m", "dvc", "pull", "--quiet"], cwd=root, check=True)
+    if pull and (stages := locked_stages(letter.files.get("dvc.lock", b""))):
+        subprocess.run([sys.executable, "-m", "dvc", "pull", "--quiet", *stages], cwd=root, check=True)
+
+
+def locked_stages(lock: bytes) -> list[str]:
+    """Stages that have run: `dvc pull` without names fails over those that have not."""
+    return list((yaml.safe_load(lock) or {}).get("stages", {}))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -53,15 +59,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("target", help="a section of cluster/targets.toml, or http://host:port of a dashboard")
     parser.add_argument("--no-pull", action="store_true", help="leave the outs in the DVC remote; `dvc pull` gets them")
     parser.add_argument("--attach", metavar="JOB", help="follow a job that was sent before, and bring its results home")
-    parser.add_argument("command", nargs="*", default=SHORTEST_COMMAND, help="default: dvc repro")
-    given = parser.parse_args(arguments)
+    parser.usage = "python -m cluster.submit [-h] [--no-pull] [--attach JOB] target [-- COMMAND ...]"
+    parser.epilog = "COMMAND: dvc repro, unless you say otherwise."
+    own, command = split_command(sys.argv[1:] if arguments is None else arguments)
+    given = parser.parse_args(own)
     root = Path.cwd()
     try:
         target = load_target(given.target)
         if given.attach:
             log, returncode = ray_jobs.follow(target, given.attach)
         else:
-            log, returncode = submit(root, target, given.command)
+            log, returncode = submit(root, target, command or ["dvc", "repro"])
         bring_home(root, log, pull=not given.no_pull)
     except ValueError as error:
         print(f"cluster.submit: {error}", file=sys.stderr)
