@@ -28,7 +28,8 @@ fi
 
 # A token for this job alone, in a file that only this user reads.
 umask 077
-token_file=$(mktemp "$PWD/.ray-token.XXXXXX")
+mkdir -p .layerwise # which git ignores
+token_file=$(mktemp "$PWD/.layerwise/ray-token.XXXXXX")
 trap 'rm -f "$token_file"' EXIT
 python -c 'import secrets; print(secrets.token_hex(32), end="")' >"$token_file"
 unset RAY_AUTH_TOKEN RAY_ADDRESS
@@ -40,8 +41,19 @@ export LAYERWISE_RAY_ADDRESS=auto
 export PYTHONPATH="$PWD${PYTHONPATH:+:$PYTHONPATH}"
 export OMP_WAIT_POLICY=PASSIVE
 
-head_node=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
-head_ip=$(srun --nodes=1 --ntasks=1 --nodelist="$head_node" hostname --ip-address | tr ' ' '\n' | grep -v : | head -n 1)
+# sed and a loop read to the end: `head` would break the pipe, and pipefail the script.
+head_node=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | sed -n 1p)
+head_ip=
+for address in $(srun --nodes=1 --ntasks=1 --nodelist="$head_node" hostname --ip-address); do
+    case $address in
+    *:* | 127.*) ;;
+    *) head_ip=${head_ip:-$address} ;;
+    esac
+done
+if [ -z "$head_ip" ]; then
+    echo "$head_node has no IPv4 address that other nodes reach: see hostname --ip-address there" >&2
+    exit 1
+fi
 port=$((20000 + SLURM_JOB_ID % 10000))
 
 srun --nodes="$SLURM_JOB_NUM_NODES" --ntasks="$SLURM_JOB_NUM_NODES" --cpus-per-task="$SLURM_CPUS_PER_TASK" \

@@ -59,14 +59,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("target", help="a section of cluster/targets.toml, or http://host:port of a dashboard")
     parser.add_argument("--no-pull", action="store_true", help="leave the outs in the DVC remote; `dvc pull` gets them")
     parser.add_argument("--attach", metavar="JOB", help="follow a job that was sent before, and bring its results home")
-    parser.usage = "python -m cluster.submit [-h] [--no-pull] [--attach JOB] target [-- COMMAND ...]"
+    parser.add_argument("--log", metavar="FILE", type=Path, help="only bring home the results in a job's saved log")
+    parser.usage = "python -m cluster.submit [-h] [--no-pull] [--attach JOB | --log FILE] target [-- COMMAND ...]"
     parser.epilog = "COMMAND: dvc repro, unless you say otherwise."
     own, command = split_command(sys.argv[1:] if arguments is None else arguments)
     given = parser.parse_args(own)
     root = Path.cwd()
     try:
         target = load_target(given.target)
-        if given.attach:
+        if given.log:
+            log, returncode = given.log.read_text(errors="replace"), 0
+        elif given.attach:
             log, returncode = ray_jobs.follow(target, given.attach)
         else:
             log, returncode = submit(root, target, command or ["dvc", "repro"])
