@@ -18,7 +18,7 @@ def first_sentence(file: Path) -> str:
 def tree() -> str:
     """Files by folder, one line each."""
     lines = []
-    for top in ("stages", "pipeline", "benchmarks"):
+    for top in ("stages", "pipeline", "cluster", "benchmarks"):
         files = [file for file in sorted((ROOT / top).rglob("*.py")) if file.name != "__init__.py"]
         for folder in sorted({file.parent for file in files}):
             lines.append(f"{folder.relative_to(ROOT).as_posix()}/")

@@ -18,7 +18,7 @@ from pipeline.stage import NOT_IN_RESULTS, StageSpec
 ROOT = Path(__file__).parent.parent
 
 LAYERS = [
-    ("stages",),
+    ("stages", "cluster"),
     (
         "pipeline.launch",
         "pipeline.tuning",
@@ -44,7 +44,7 @@ LAYERS = [
 ]
 
 ONLY_IMPORTERS = {
-    "ray": ("pipeline/launch/ray_",),
+    "ray": ("pipeline/launch/ray_", "cluster/"),
     "wandb": ("pipeline/tracking.py",),
     "omegaconf": ("pipeline/config/load.py",),
     "ruamel": ("pipeline/dvcfile.py",),
@@ -96,7 +96,7 @@ def strays(files: dict[str, str]) -> list[str]:
 
 
 def own_files() -> dict[str, str]:
-    files = [*(ROOT / "pipeline").rglob("*.py"), *(ROOT / "stages").rglob("*.py")]
+    files = [file for top in ("pipeline", "stages", "cluster") for file in (ROOT / top).rglob("*.py")]
     return {file.relative_to(ROOT).as_posix(): file.read_text() for file in files}
 
 

@@ -155,7 +155,7 @@ def ray_environment(variables: Mapping[str, str] = ENVIRONMENT, *, token: bool =
     """Sets what the user has not set, for the block. token: with an authentication token of our own."""
     wanted = dict(variables)
     if token and "RAY_AUTH_TOKEN_PATH" not in os.environ:
-        wanted["RAY_AUTH_TOKEN"] = _token()
+        wanted["RAY_AUTH_TOKEN"] = process_token()
     added = {name: value for name, value in wanted.items() if name not in os.environ}
     os.environ.update(added)
     try:
@@ -166,7 +166,7 @@ def ray_environment(variables: Mapping[str, str] = ENVIRONMENT, *, token: bool =
 
 
 @cache
-def _token() -> str:
+def process_token() -> str:
     """Without one in the environment Ray leaves a token, readable by all, in the home folder.
 
     One for the life of the process, because Ray reads it once.
