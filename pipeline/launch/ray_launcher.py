@@ -127,7 +127,7 @@ class RayLauncher:
         worker = self._starting.pop(reference)
         try:
             ray.get(reference)
-        except ray.exceptions.RayActorError:
+        except ray.exceptions.RayError:
             self._add_worker()
         else:
             self._idle.append(worker)
@@ -140,14 +140,15 @@ def _collect(reference: Any, task: _Task) -> tuple[Any, bool]:
     try:
         # A copy: what Ray returns maps its object store, which is gone after the shutdown.
         return copy.deepcopy(ray.get(reference)), True
-    except (ray.exceptions.RayActorError, ray.exceptions.ObjectLostError) as error:  # the latter: with its node
+    except ray.exceptions.RayTaskError as error:  # before `call`: the function or its data could not be unpickled
+        return Failure(str(task.item), str(error).strip()), True
+    except ray.exceptions.RayError as error:  # the worker died, or what it returned was lost with its node
         task.deaths += 1
         if task.deaths <= MAX_RETRIES:
             print(f"{task.item}: its worker process died, trying again", file=sys.stderr, flush=True)
             return None, False
-        return Failure(str(task.item), f"its worker process died {task.deaths} times; {explain_death(error)}"), False
-    except ray.exceptions.RayTaskError as error:  # before `call`: the function or its data could not be unpickled
-        return Failure(str(task.item), str(error).strip()), True
+        times = "once" if task.deaths == 1 else f"{task.deaths} times"
+        return Failure(str(task.item), f"its worker process died {times}; {explain_death(error)}"), False
 
 
 def explain_death(error: Exception) -> str:

@@ -7,6 +7,7 @@ pipeline/training/workers.py). Checkpoints travel through run.storage, so that a
 import copy
 import tempfile
 import threading
+import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -17,7 +18,7 @@ from typing import Any, Self
 import torch
 
 from pipeline.config.run import Run
-from pipeline.launch.launcher import Failure, Item, OnEpoch, Result, Shared, call, measure_bytes
+from pipeline.launch.launcher import USER_ERRORS, Failure, Item, OnEpoch, Result, Shared, describe, measure_bytes
 from pipeline.launch.ray_launcher import explain_death
 from pipeline.launch.ray_session import open_ray
 from pipeline.training.workers import Host, current_shard, hosted
@@ -90,6 +91,8 @@ class WorkersLauncher:
 
     def _start(self, shared: object, trials: int) -> None:
         if not self._started:
+            self._session.enter_context(warnings.catch_warnings())
+            warnings.filterwarnings("ignore", module=r"ray\.data")  # about its own defaults
             run = self._settings
             cpus = trials * run.workers * run.cpus_per_worker
             self._session.enter_context(open_ray(run, cpus, measure_bytes(shared)))
@@ -98,13 +101,14 @@ class WorkersLauncher:
     def _fit(self, function: Callable[..., Any], item: Any, shared: Any, mailbox: Any, *, listens: bool = False) -> Any:
         """Runs in a thread of its own: in the main thread, Ray Train would take over Ctrl-C."""
         from ray import train
+        from ray.train.torch import TorchConfig, TorchTrainer
 
         run = self._settings
         arguments = {"function": function, "item": item, "shared": shared, "mailbox": mailbox, "listens": listens}
-        trainer = train.torch.TorchTrainer(
+        trainer = TorchTrainer(
             _work,
             train_loop_config=arguments | {"threads": run.cpus_per_worker},
-            torch_config=train.torch.TorchConfig(backend="nccl" if run.gpus_per_worker else "gloo"),
+            torch_config=TorchConfig(backend="nccl" if run.gpus_per_worker else "gloo"),
             scaling_config=train.ScalingConfig(
                 num_workers=run.workers,
                 use_gpu=run.gpus_per_worker > 0,
@@ -164,8 +168,8 @@ def _deliver(mailbox: Any, on_epoch: OnEpoch) -> None:
 def _work(config: dict[str, Any]) -> Any:
     """What each worker runs.
 
-    An exception stops the other workers, who may wait for this one, and Ray Train starts them all again; then each
-    finds the failure in the mailbox and returns it, because the exception would only come back.
+    An exception stops the other workers, who may wait for this one, and Ray Train starts them all again. If it is one
+    that would only come back, each then finds it in the mailbox and returns it; another may be the death of a peer.
     """
     import ray
     from ray import train
@@ -191,10 +195,11 @@ def _work(config: dict[str, Any]) -> Any:
 
         with hosted(Host(file, keep)):
             more = [post] if config["listens"] else []
-            result = call(config["function"], config["item"], shared, *more)
-    if isinstance(result, Failure):
-        ray.get(mailbox.fail.remote(result))
-        raise RuntimeError(result.reason)
+            try:
+                result = config["function"](config["item"], shared, *more)
+            except USER_ERRORS as error:
+                ray.get(mailbox.fail.remote(Failure(str(config["item"]), describe(error))))
+                raise
     return result if current_shard().rank == 0 else None
 
 

@@ -1,0 +1,139 @@
+"""What a study survives on a cluster: real nodes that die and join, trials that eat the memory."""
+
+import os
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import psutil  # type: ignore[import-untyped]
+import pytest
+
+from cluster.local import LocalCluster
+from pipeline.launch.launcher import Failure
+from pipeline.launch.ray_launcher import RayLauncher
+from tests.ray_settings import ray_settings
+
+ROOT = Path(__file__).parent.parent
+GIBIBYTE = 2**30
+
+
+class Shared(NamedTuple):
+    matrix: np.ndarray
+    folder: str
+
+
+def visit(item: int, shared: Shared) -> tuple[float, str]:
+    """A second and a half of work; a line of the item's file for each attempt says which node it was on."""
+    import ray
+
+    node = str(ray.get_runtime_context().get_node_id())
+    with (Path(shared.folder) / str(item)).open("a") as file:
+        file.write(node + "\n")
+    time.sleep(1.5)
+    return float(shared.matrix.sum()) + item, node
+
+
+def hoard(item: int, shared: Shared) -> int:
+    """Item 1 takes memory until it is stopped; should nobody do that, 8 GiB are an end."""
+    taken = []
+    if item == 1:
+        for _ in range(64):
+            taken.append(np.ones(GIBIBYTE // 64))
+            time.sleep(0.1)
+    return item + len(taken)
+
+
+def spill(item: int, shared: Shared) -> np.ndarray:
+    """More than the object store of 80 MiB holds."""
+    return np.full(150 * 2**20, item, np.uint8)
+
+
+@pytest.fixture
+def patch(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    """What the nodes inherit: where the functions above are."""
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    return monkeypatch
+
+
+def join(cluster: LocalCluster, patch: pytest.MonkeyPatch, trials: int) -> RayLauncher:
+    for name, value in cluster.environment.items():
+        patch.setenv(name, value)
+    return RayLauncher(ray_settings(f"run.address={cluster.address}", f"run.trials_at_once={trials}"))
+
+
+def attempts(folder: Path, item: int) -> list[str]:
+    return (folder / str(item)).read_text().split()
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_a_dead_nodes_trials_run_elsewhere_and_a_new_node_gets_some(tmp_path: Path, patch: pytest.MonkeyPatch) -> None:
+    shared = Shared(np.ones((500, 1000), np.float32), str(tmp_path))
+    finished: list[int] = []
+
+    def wait_for_a_trial_on(name: str) -> None:
+        import ray
+
+        (node,) = [node["NodeID"] for node in ray.nodes() if node["NodeName"] == name]
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline:
+            started = {item for item in range(24) if (tmp_path / str(item)).exists()}
+            if any(node in attempts(tmp_path, item) for item in started - set(finished)):
+                return
+            time.sleep(0.05)
+        raise AssertionError(f"no trial runs on {name}")
+
+    with LocalCluster(nodes=2, cpus=1, state_folder=tmp_path / "state") as cluster:
+
+        def disturb(item: int, _: Any) -> None:
+            finished.append(item)
+            if len(finished) == 2:
+                wait_for_a_trial_on(cluster.nodes[1].name)
+                cluster.kill_node(1)
+            if len(finished) == 4:
+                cluster.add_node(cpus=1)
+
+        with join(cluster, patch, trials=2) as launcher:
+            results = launcher.map_trials(visit, range(24), shared, on_result=disturb)
+    assert [result for result in results if isinstance(result, Failure)] == []
+    assert [value for value, _ in results] == [500_000.0 + item for item in range(24)]  # type: ignore[misc]
+    nodes = {node for item in range(24) for node in attempts(tmp_path, item)}
+    assert len(nodes) == 3, "the head, the dead one and the new one"
+    repeated = [item for item in range(24) if len(attempts(tmp_path, item)) > 1]
+    assert len(repeated) == 1, "the trial that ran on the node when it died"
+    first, *_, last = attempts(tmp_path, repeated[0])
+    assert first != last
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_a_trial_that_eats_the_memory_fails_with_the_reason_and_the_others_finish(
+    tmp_path: Path, patch: pytest.MonkeyPatch
+) -> None:
+    memory = psutil.virtual_memory()
+    limit = (memory.total - memory.available + 3 * GIBIBYTE) / memory.total
+    patch.setenv("RAY_memory_usage_threshold", f"{limit:.3f}")
+    patch.setenv("RAY_memory_monitor_refresh_ms", "100")
+    patch.setattr("pipeline.launch.ray_launcher.MAX_RETRIES", 0)
+    store = 80 * 2**20
+    with (
+        LocalCluster(nodes=1, cpus=1, object_store_memory=store, state_folder=tmp_path / "state") as cluster,
+        join(cluster, patch, trials=1) as launcher,
+    ):
+        spilled = launcher.map_trials(spill, range(2), Shared(np.ones(10), ""))
+        results = launcher.map_trials(hoard, range(3), Shared(np.ones(10), str(tmp_path)))
+    assert [(len(result), int(result[-1])) for result in spilled] == [(150 * 2**20, 0), (150 * 2**20, 1)]  # type: ignore[arg-type, index]
+    assert [results[0], results[2]] == [0, 2]
+    assert isinstance(results[1], Failure)
+    assert "its worker process died once; Ray killed it because its node ran out of memory" in results[1].reason
+
+
+@pytest.mark.ray
+def test_a_cluster_that_does_not_answer_is_an_error_with_the_remedy(patch: pytest.MonkeyPatch) -> None:
+    for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH", "RAY_ADDRESS"):
+        patch.delenv(name, raising=False)
+    assert "RAY_ADDRESS" not in os.environ
+    launcher = RayLauncher(ray_settings("run.address=auto"))
+    with launcher, pytest.raises(ValueError, match=r"no Ray cluster answers at run.address auto .*: start one, or see"):
+        launcher.map_trials(visit, [0], Shared(np.ones(3), ""))
