@@ -13,7 +13,6 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import asdict, replace
 from pathlib import Path
 from types import TracebackType
@@ -217,12 +216,9 @@ def _new_folder() -> Path:
 
 def up(nodes: int, cpus: int, dashboard: bool) -> None:
     """Starts a cluster that stays until `down`, and prints what a shell needs to use it."""
-    if read_states():
+    if any(state.keep for state in read_states().values()):
         raise ValueError("a cluster of this checkout is up: stop it with `python -m cluster.local down` first")
-    cluster = LocalCluster(nodes, cpus, dashboard=dashboard, keep=True)
-    with ExitStack() as stack:
-        stack.enter_context(cluster)
-        stack.pop_all()
+    LocalCluster(nodes, cpus, dashboard=dashboard, keep=True).__enter__()
     status()
 
 

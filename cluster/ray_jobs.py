@@ -33,6 +33,10 @@ def run_job(target: Target, archive: Path, command: Sequence[str]) -> tuple[str,
 
 def follow(target: Target, job: str) -> tuple[str, int]:
     """The log and exit code of a job that was sent before; waits for its end."""
+    if target.kind == "slurm":
+        raise ValueError(
+            f"a Slurm job is not attached to: once it has ended, give its log below {target.folder} to --log"
+        )
     with _client(target) as client:
         return _follow(client, job)
 

@@ -27,7 +27,7 @@ def run(command: Sequence[str], root: Path, name: str, url: str) -> int:
     lock_before = hash_lock(root)
     _dvc(root, environment, "config", "--local", "core.no_scm", "true")
     _dvc(root, environment, "remote", "add", "--quiet", "--local", "--force", "--default", name, url)
-    returncode = subprocess.run(command, cwd=root, env=environment, check=False).returncode
+    returncode = _call(command, root, environment)
     pushed = 0
     if hash_lock(root) is not None:
         pushed = subprocess.run([*DVC, "push", "--quiet"], cwd=root, env=environment, check=False).returncode
@@ -37,6 +37,15 @@ def run(command: Sequence[str], root: Path, name: str, url: str) -> int:
     # After the push: a letter never names outs that cannot be pulled.
     print(write_letter(root, lock_before), flush=True)
     return returncode
+
+
+def _call(command: Sequence[str], root: Path, environment: dict[str, str]) -> int:
+    """Its exit code, as a shell would give it when there is no such program."""
+    program = shutil.which(command[0], path=environment["PATH"])
+    if program is None:
+        print(f"{command[0]} is no program on this cluster", file=sys.stderr, flush=True)
+        return 127
+    return subprocess.run([program, *command[1:]], cwd=root, env=environment, check=False).returncode
 
 
 def _dvc(root: Path, environment: dict[str, str], *arguments: str) -> None:
@@ -67,6 +76,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.usage = "python -m cluster.remote --remote NAME --url URL [--in-place] -- COMMAND ..."
     own, command = split_command(sys.argv[1:] if arguments is None else arguments)
     given = parser.parse_args(own)
+    if not command:
+        parser.error("a command must follow --")
     if given.in_place:
         return run(command, Path.cwd(), given.remote, given.url)
     # Ray keeps one folder per package: jobs that send equal files would meet in it.

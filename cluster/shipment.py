@@ -1,5 +1,6 @@
 """What travels to a cluster: the files that git tracks or would track, and the name and url of the DVC remote."""
 
+import re
 import subprocess
 import sys
 import zipfile
@@ -10,6 +11,9 @@ from urllib.parse import urlsplit
 from cluster.targets import Target
 from pipeline.config.load import load_params
 from pipeline.config.run import Run
+
+SECRET_KEYS = re.compile(r"^\s*(\w*(?:password|secret|token|access_key|account_key|connection_string)\w*)\s*=", re.M)
+"""Of DVC's settings."""
 
 NEVER = (".dvc/config.local",)
 """Where DVC keeps credentials. Git ignores it, unless somebody made it not to."""
@@ -52,7 +56,7 @@ def pack(root: Path, archive: Path) -> int:
             f"{sum(sizes.values()) / 2**20:.0f} MiB are too much to send, {largest} has {sizes[largest] / 2**20:.0f}: "
             "let git ignore data and put it where the cluster can read it (data.path)"
         )
-    with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as package:
+    with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED, strict_timestamps=False) as package:
         for file in files:
             package.write(root / file, file.as_posix())
     return len(files)
@@ -66,7 +70,10 @@ def default_remote(root: Path) -> Remote:
             "results come home through a DVC remote and there is none: dvc remote add -d store <folder or url>"
         )
     # `dvc remote list` would wrap long lines. A relative folder comes back absolute.
-    return Remote(name, _dvc(root, "config", f"remote.{name}.url"))
+    url = _dvc(root, "config", f"remote.{name}.url")
+    if not url:
+        raise ValueError(f"core.remote is {name}, which has no url: dvc remote add -d {name} <folder or url>")
+    return Remote(name, url)
 
 
 def check(root: Path, target: Target, remote: Remote) -> None:
@@ -77,6 +84,9 @@ def check(root: Path, target: Target, remote: Remote) -> None:
             f"the url of DVC remote {remote.name} holds credentials: keep them out of it, and give the cluster's nodes "
             "a role or credentials of their own"
         )
+    config = root / ".dvc/config"
+    if config.is_file() and (found := SECRET_KEYS.search(config.read_text(encoding="utf-8"))):
+        raise ValueError(f"{found[1]} in .dvc/config would be sent along: move it with `dvc remote modify --local`")
     if not parts.scheme and not target.shares_folders:
         raise ValueError(
             f"DVC remote {remote.name} is a folder of this machine, which the nodes of {target.name} do not see: "

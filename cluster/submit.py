@@ -77,8 +77,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ValueError as error:
         print(f"cluster.submit: {error}", file=sys.stderr)
         return 2
-    except subprocess.CalledProcessError as error:
+    except subprocess.CalledProcessError as error:  # dvc pull has said why
         return error.returncode
+    except KeyboardInterrupt:
+        return 130
     return returncode
 
 

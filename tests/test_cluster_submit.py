@@ -48,7 +48,7 @@ sys.exit(7)
 def run(command: Sequence[str], folder: Path) -> subprocess.CompletedProcess[str]:
     environment = os.environ | {"PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}", "DVC_NO_ANALYTICS": "1"}
     return subprocess.run(
-        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=200, check=False
+        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=600, check=False
     )
 
 
@@ -163,6 +163,9 @@ def test_a_slurm_job_sends_its_results_home(
     bring_home(home, log, pull=True)
     assert "up to date" in run(["dvc", "status", "prepare"], home).stdout
     assert slurm_jobs.run_job(target, archive, [*runner, "bash", "-c", "exit 7"])[1] == 7
+    log, returncode = slurm_jobs.run_job(target, archive, [*runner, "no-such-program"])
+    assert returncode == 127
+    assert "no-such-program is no program on this cluster" in log
 
 
 SBATCH = """#!/bin/bash
@@ -209,7 +212,7 @@ def test_without_a_default_remote_nothing_is_sent(tmp_path: Path) -> None:
         default_remote(tmp_path)
 
 
-def test_a_relative_remote_is_the_folder_it_means_here(home: Path, tmp_path: Path) -> None:
+def test_a_relative_remote_is_the_folder_it_means_here(tmp_path: Path) -> None:
     assert run(["git", "init", "-q"], tmp_path).returncode == 0
     assert run(["dvc", "init", "-q"], tmp_path).returncode == 0
     assert run(["dvc", "remote", "add", "-d", "store", "../store"], tmp_path).returncode == 0
@@ -228,6 +231,16 @@ def test_remotes_that_fail_or_tell_secrets_are_refused(target: Target, url: str,
     with pytest.raises(ValueError, match=message) as error:
         check(ROOT, target, Remote("store", url))
     assert "secret" not in str(error.value)
+
+
+def test_secrets_in_the_config_that_is_sent_are_refused_by_their_key(tmp_path: Path) -> None:
+    (tmp_path / ".dvc").mkdir()
+    (tmp_path / ".dvc/config").write_text(
+        "['remote \"store\"']\n    url = s3://bucket\n    secret_access_key = abcdef\n"
+    )
+    with pytest.raises(ValueError, match=r"secret_access_key in \.dvc/config would be sent along") as error:
+        check(tmp_path, NEAR, Remote("store", "s3://bucket"))
+    assert "abcdef" not in str(error.value)
 
 
 def test_several_workers_need_storage_that_their_nodes_share(tmp_path: Path) -> None:
@@ -296,6 +309,9 @@ def test_a_lock_that_changed_at_home_is_not_overwritten(tmp_path: Path) -> None:
     open_letter(Letter(sent, {"dvc.lock": b"theirs"}), tmp_path)
     assert (tmp_path / "dvc.lock").read_bytes() == b"theirs"
     assert open_letter(Letter(sent, {"dvc.lock": b"theirs"}), tmp_path) == []
+    with pytest.raises(ValueError, match=r"dvc\.lock changed here while the job ran"):
+        open_letter(Letter(sent, {"dvc.lock": b"newer"}), tmp_path)
+    (tmp_path / "dvc.lock").unlink()
     with pytest.raises(ValueError, match=r"dvc\.lock changed here while the job ran"):
         open_letter(Letter(sent, {"dvc.lock": b"newer"}), tmp_path)
 

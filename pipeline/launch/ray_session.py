@@ -75,7 +75,7 @@ def joined_ray(address: str) -> Iterator[Path]:
 
     Raises ValueError when it can't be reached.
     """
-    with ray_environment(CLUSTER_ENVIRONMENT), _temporary_folder() as folder, _own_signal_handlers():
+    with ray_environment(CLUSTER_ENVIRONMENT, token=False), _temporary_folder() as folder, _own_signal_handlers():
         import ray
 
         inside_a_job = "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ  # its working_dir is on every node already
