@@ -228,6 +228,7 @@ def status() -> None:
         for node in state.nodes:
             running = len(find_processes([node.name], node.known))
             print(f"# node {node.index}: " + (f"{running} processes" if running else "dead"))
+        print("unset RAY_AUTH_TOKEN")  # it would take the place of the file
         for name, value in driver_environment(state).items():
             print(f"export {name}={shlex.quote(value)}")
 

@@ -71,14 +71,16 @@ def _client(target: Target) -> Iterator["JobSubmissionClient"]:
     address, wanted = _address(target)
     before = dict(os.environ)
     os.environ.update(wanted)
-    # It would take the dashboard's place.
-    os.environ.pop("RAY_ADDRESS", None)
+    # These would take the place of the dashboard's address and of the token's file.
+    for name in ("RAY_ADDRESS", *(("RAY_AUTH_TOKEN",) if "RAY_AUTH_TOKEN_PATH" in wanted else ())):
+        os.environ.pop(name, None)
     try:
         _check_token(address)
         from ray.exceptions import RayError
         from ray.job_submission import JobSubmissionClient
 
-        logging.getLogger("ray").setLevel(logging.WARNING)
+        for module in ("dashboard_sdk", "job.sdk"):  # they set their own levels
+            logging.getLogger(f"ray.dashboard.modules.{module}").setLevel(logging.WARNING)
         try:
             client = JobSubmissionClient(address)
         except (ConnectionError, RuntimeError, RayError) as error:
