@@ -16,7 +16,7 @@ from cluster.letter import FOLDERS, Letter, hash_lock, lines_for_people, open_le
 from cluster.local import LocalCluster
 from cluster.shipment import Remote, check, default_remote, list_files, pack
 from cluster.state import read_states
-from cluster.submit import bring_home, locked_stages
+from cluster.submit import bring_home, locked_stages, main
 from cluster.targets import Target, load_target
 
 ROOT = Path(__file__).parent.parent
@@ -314,6 +314,23 @@ def test_a_lock_that_changed_at_home_is_not_overwritten(tmp_path: Path) -> None:
     (tmp_path / "dvc.lock").unlink()
     with pytest.raises(ValueError, match=r"dvc\.lock changed here while the job ran"):
         open_letter(Letter(sent, {"dvc.lock": b"newer"}), tmp_path)
+
+
+def test_results_in_a_saved_log_come_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    there, here, log = tmp_path / "there", tmp_path / "here", tmp_path / "job.log"
+    there.mkdir()
+    here.mkdir()
+    make_results(there)
+    log.write_text(f"before\n{write_letter(there, None)}\nafter\n")
+    monkeypatch.chdir(here)
+    assert main(["kuberay", "--log", str(log), "--no-pull"]) == 0
+    assert (here / "dvc.lock").read_bytes() == (there / "dvc.lock").read_bytes()
+    assert (here / "metrics/prepare.json").read_bytes() == b'{"a": 1}\n'
+
+
+def test_a_slurm_job_is_not_attached_to(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["slurm", "--attach", "17"]) == 2
+    assert "give its log" in capsys.readouterr().err
 
 
 def test_targets_are_checked(tmp_path: Path) -> None:
