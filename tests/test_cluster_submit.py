@@ -28,7 +28,7 @@ USES_THE_CLUSTER = """
 import os, sys
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-from pipeline.launch.ray_session import ADDRESS_VARIABLE, joined_ray
+from pipeline.launch.ray_session import ADDRESS_VARIABLE, joined_ray, local_ray
 
 def where():
     import pipeline.launch.launcher
@@ -41,6 +41,8 @@ with joined_ray(os.environ[ADDRESS_VARIABLE]):
     found = ray.get([remote.options(scheduling_strategy=strategy).remote() for strategy in pinned])
     print("nodes used:", len({node for node, _ in found}))
     print("code from the package:", all("working_dir_files" in file for _, file in found))
+with local_ray(1):
+    print("a Ray of its own answers", ray.get(ray.remote(lambda: 42).remote()))
 sys.exit(7)
 """
 
@@ -104,6 +106,7 @@ def test_a_job_uses_every_node_hands_its_exit_code_home_and_shows_no_token(home:
     assert done.returncode == 7, done.stdout + done.stderr
     assert "nodes used: 2" in done.stdout
     assert "code from the package: True" in done.stdout
+    assert "a Ray of its own answers 42" in done.stdout
 
     token_file = Path(cluster.environment["RAY_AUTH_TOKEN_PATH"])
     token = token_file.read_bytes()

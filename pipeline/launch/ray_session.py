@@ -106,7 +106,7 @@ def local_ray(num_cpus: int, shared_bytes: int = 0, *, with_gpus: bool = False) 
     num_cpus: slots for workers, which need not match the cores; shared_bytes: size of the data that workers share.
     Raises ValueError when Ray does not start.
     """
-    with ray_environment(ENVIRONMENT, token=True), _temporary_folder() as folder, _own_signal_handlers():
+    with ray_environment(ENVIRONMENT), _outside_any_job(), _temporary_folder() as folder, _own_signal_handlers():
         import ray
 
         try:
@@ -172,6 +172,17 @@ def process_token() -> str:
     One for the life of the process, because Ray reads it once.
     """
     return secrets.token_hex(32)
+
+
+@contextmanager
+def _outside_any_job() -> Iterator[None]:
+    """Inside a submitted job, Ray would look for the job's package in the new Ray too, where it isn't."""
+    config = os.environ.pop("RAY_JOB_CONFIG_JSON_ENV_VAR", None)
+    try:
+        yield
+    finally:
+        if config is not None:
+            os.environ["RAY_JOB_CONFIG_JSON_ENV_VAR"] = config
 
 
 @contextmanager
