@@ -12,6 +12,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from pipeline.models.losses import AdversarialModel, Batch, Losses, LossModel
 from pipeline.seeding import derive_seed, make_generator
 from pipeline.training.plan import Epoch, FitPlan, make_optimizer, schedule_factor
+from pipeline.training.settings import adopt_settings
 from pipeline.training.stream import Stream
 
 
@@ -65,6 +66,12 @@ class FitModule(pl.LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.history = checkpoint["history"]
+
+    def on_train_start(self) -> None:
+        """By now a checkpoint has been restored, with the settings of the fit that wrote it."""
+        planned: Any = self.configure_optimizers()
+        schedulers = [config.scheduler for config in self.trainer.lr_scheduler_configs]
+        adopt_settings(self.trainer.optimizers, schedulers, planned[0])
 
 
 class SingleLossModule(FitModule):
