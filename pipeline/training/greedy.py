@@ -42,14 +42,17 @@ def fit_layer(
     seed: int,
     accelerator: str,
     precision: str,
-    checkpoint: Path,
+    checkpoint: Path | None,
     on_epoch: Callable[[int, Point], None],
+    epochs: int = EPOCHS,
+    watch: Callable[[GreedyLayer], Point] | None = None,
 ) -> tuple[DBN, list[Point]]:
     """Trains `layer` on what `below` makes of the images; returns the stack of both and the layer's curves.
 
     images, validation: uint8 (N, C, H, W); no label is used. A point of the curves holds step, the free energies (nats)
     of a fixed sample of train and of validation images, their gap, and the reconstruction error. A growing gap is
-    overfitting (Hinton 2010, sec. 6); the reconstruction error is for the eye and decides nothing.
+    overfitting (Hinton 2010, sec. 6); the reconstruction error is for the eye and decides nothing. watch(model) gives
+    further values for what on_epoch hears.
     """
     dbn = below.extended(layer)
     model = GreedyLayer(dbn)
@@ -59,7 +62,7 @@ def fit_layer(
     model.initialise(_start(images, seed), make_generator(seed, "dbn", name, "weights"))
     plan = FitPlan(
         steps=layer.steps,
-        steps_per_epoch=-(-layer.steps // EPOCHS),
+        steps_per_epoch=-(-layer.steps // epochs),
         lr=layer.lr,
         optimizer="sgd",
         momentum=layer.momentum,
@@ -73,7 +76,8 @@ def fit_layer(
 
     def measure() -> Point:
         train, held_out = (_mean_free_energy(model, batch) for batch in watched)
-        return {"train": train, "validation": held_out, "gap": held_out - train}
+        further = {} if watch is None else watch(model)
+        return {"train": train, "validation": held_out, "gap": held_out - train, **further}
 
     history = fit(model, stream, plan, checkpoint=checkpoint, measure=measure, on_epoch=on_epoch)
     return dbn.eval(), [{name: entry[key] for name, key in CURVES.items()} for entry in history]
