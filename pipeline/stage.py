@@ -24,7 +24,7 @@ from pipeline.config.run import Run
 from pipeline.guard import die_with_dvc, only_writer
 from pipeline.progress import Progress
 from pipeline.provenance import hash_inputs, import_closure
-from pipeline.tracking import Tracker, start_tracking
+from pipeline.tracking import FinishedRun, Tracker, start_tracking, track_finished
 
 S = TypeVar("S")
 
@@ -119,6 +119,11 @@ class Stage:
                 folder=self.root / paths.WORK / "wandb",
             )
         self._tracker.log(values, step)
+
+    def track_finished(self, runs: Sequence[FinishedRun], job_type: str) -> None:
+        """Mirrors what the stage consists of, such as the trials of a sweep, to W&B runs of their own."""
+        folder = self.root / paths.WORK / "wandb"
+        track_finished(self.run.tracking, runs, job_type=job_type, group=run_group(self.root), folder=folder)
 
     def finish_tracking(self, exit_code: int) -> None:
         if self._tracker is not None:

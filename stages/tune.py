@@ -9,13 +9,15 @@ from functools import partial
 from pathlib import Path
 
 from pipeline import paths
-from pipeline.artifacts import write_json, write_table
+from pipeline.artifacts import write_json, write_table, write_text
 from pipeline.config.generators import Gan, Vae
 from pipeline.config.load import Params, load_params
 from pipeline.config.targets import target_section
 from pipeline.config.tune import CLASSIFIER, LAYER_PREFIX, Tune
 from pipeline.data.prepared import load_prepared
 from pipeline.launch.choose_sweeper import open_sweeper
+from pipeline.launch.ray_importance import compute_importance
+from pipeline.report.sweep_figures import Line, draw_importance, draw_parallel
 from pipeline.stage import Stage, StageSpec, run_stage
 from pipeline.tuning.by_hand import ByHand, begin, parse_command
 from pipeline.tuning.sweep import Recorder, SweptTrial
@@ -23,7 +25,10 @@ from pipeline.tuning.sweep_log import SweepLog
 from pipeline.tuning.sweep_results import (
     Swept,
     best_trial,
+    coordinates,
+    finished_runs,
     history_rows,
+    log_scales,
     report_rows,
     say_sweep,
     summarise_sweep,
@@ -44,7 +49,7 @@ def tune(stage: Stage) -> None:
     """The stage of dvc.yaml."""
     swept = run_sweeps(stage)
     folder, plots = stage.output(paths.TUNE), stage.output(paths.plots(stage.name))
-    write_results(swept, folder)
+    write_results(swept, folder, plots)
     history = history_rows(list(swept.values()))
     write_table(plots / "trials.csv", history)
     for row in history:
@@ -58,7 +63,7 @@ def tune_by_hand(stage: Stage, command: ByHand) -> None:
     begin(command, stage.work)
     swept = run_sweeps(stage)
     folder = stage.output(command.folder)
-    write_results(swept, folder, seconds=True)
+    write_results(swept, folder, folder, seconds=True)
     write_json(
         folder / "summary.json", {name: summarise_sweep(found.trials, found.plan) for name, found in swept.items()}
     )
@@ -85,6 +90,7 @@ def run_sweeps(stage: Stage) -> dict[str, Swept]:
     for found in swept.values():
         for line in say_sweep(found.trials, found.plan):
             stage.say(line)
+        stage.track_finished(finished_runs(found), "trial")
     return swept
 
 
@@ -97,14 +103,23 @@ def list_sweeps(stage: Stage, settings: Tune) -> list[Sweep]:
     return [target_sweep(settings, stage.run, prepared, section, stage.layers)]
 
 
-def write_results(swept: dict[str, Swept], folder: Path, *, seconds: bool = False) -> None:
+def write_results(swept: dict[str, Swept], folder: Path, plots: Path, *, seconds: bool = False) -> None:
     """seconds: also how long each trial took, which differs from run to run."""
-    best = {name: best_trial(found.trials, found.plan) for name, found in swept.items()}
+    found = list(swept.values())
+    best = {sweep.plan.name: best_trial(sweep.trials, sweep.plan) for sweep in found}
     write_json(folder / "best.json", {name: trial.values | trial.curve[-1] for name, trial in best.items()})
-    table = [trial_rows(found.trials, found.plan, found.column, seconds=seconds) for found in swept.values()]
+    table = [trial_rows(sweep.trials, sweep.plan, sweep.column, seconds=seconds) for sweep in found]
     write_table(folder / "trials.csv", [row for rows in table for row in rows])
-    reports = [report_rows(found.trials, found.plan, found.column) for found in swept.values()]
+    reports = [report_rows(sweep.trials, sweep.plan, sweep.column) for sweep in found]
     write_table(folder / "reports.csv", [row for rows in reports for row in rows])
+    for sweep in found:
+        name = sweep.plan.name.replace("@", "-")
+        lines = [Line(values, completed) for values, completed in coordinates(sweep)]
+        parallel = draw_parallel(sweep.plan.name, lines, log_scales(sweep.plan), sweep.plan.metric)
+        write_text(plots / f"parallel_coordinates-{name}.svg", parallel)
+        importance = compute_importance(sweep.trials, sweep.plan)
+        note = f"at report {importance.report}" + (f"; {importance.warning}" if importance.warning else "")
+        write_text(plots / f"importance-{name}.svg", draw_importance(sweep.plan.name, importance.shares, note))
 
 
 def inputs_of(params: Params) -> tuple[Path, ...]:

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from pipeline.config.space import LogRandInt, LogUniform
+from pipeline.tracking import FinishedRun
 from pipeline.tuning.sweep import SweepPlan, SweptTrial
 
 
@@ -103,6 +105,43 @@ def summarise_sweep(trials: Sequence[SweptTrial], plan: SweepPlan) -> dict[str, 
         **({f"start_{plan.metric}": first.curve[-1][plan.metric]} if started else {}),
         **{status: counts[status] for status in ("completed", "stopped", "failed")},
     }
+
+
+def coordinates(swept: Swept) -> list[tuple[dict[str, float], bool]]:
+    """For each trial that reported: its searched values with its last metric, and whether it ran to its end."""
+    plan = swept.plan
+    return [
+        (
+            {name: float(trial.values[name]) for name in sorted(plan.space)}
+            | {plan.metric: trial.curve[-1][plan.metric]},
+            trial.status(plan) == "completed",
+        )
+        for trial in swept.trials
+        if trial.curve
+    ]
+
+
+def log_scales(plan: SweepPlan) -> list[str]:
+    """The searched values that are drawn on a logarithmic scale."""
+    return [name for name, found in plan.space.items() if isinstance(found, LogUniform | LogRandInt)]
+
+
+def finished_runs(swept: Swept) -> list[FinishedRun]:
+    """Each trial as a run of the tracker."""
+    plan = swept.plan
+    return [
+        FinishedRun(
+            name=f"{plan.name}-{trial.number}",
+            config={"sweep": plan.name, **trial.values},
+            curve=[
+                {**entry, **{name: values[name] for name in plan.space}}
+                for entry, values in zip(trial.curve, trial.path or [trial.values] * len(trial.curve), strict=True)
+            ],
+            summary={"status": trial.status(plan), "seconds": round(trial.seconds, 3)},
+            failed=trial.failure,
+        )
+        for trial in swept.trials
+    ]
 
 
 def say_sweep(trials: Sequence[SweptTrial], plan: SweepPlan) -> list[str]:
