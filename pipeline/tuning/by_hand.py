@@ -57,17 +57,18 @@ def parse_command(words: Sequence[str], root: Path) -> ByHand:
         raise ValueError(f"--name must be letters, digits, _, . and -, got {name!r}: choose another")
     command = ByHand(name, (*overrides, *given.set), given.resume)
     noted = root / command.work / OPTIONS
+    for folder, state, remedy in (
+        (command.folder, "a finished", ""),
+        (command.work, "an unfinished", "go on with --resume, "),
+    ):
+        if (root / folder).exists() and not (command.resume and remedy):
+            raise ValueError(
+                f"{state} sweep named {name} lies in {folder}: {remedy}choose another --name, or delete that folder"
+            )
     if not command.resume:
-        for folder, state in ((command.folder, "finished"), (command.work, "unfinished")):
-            if (root / folder).exists():
-                raise ValueError(
-                    f"a {state} sweep named {name} lies in {folder}: go on with --resume, choose another --name, or "
-                    "delete that folder"
-                )
         return command
     if not noted.is_file():
-        state = "has finished" if (root / command.folder).exists() else "does not exist"
-        raise ValueError(f"there is no sweep named {name} to go on with, it {state}: run it without --resume")
+        raise ValueError(f"there is no sweep named {name} to go on with: none was begun; leave out --resume")
     before = tuple(read_json(noted)["overrides"])
     if set(command.overrides) - set(before):
         raise ValueError(
