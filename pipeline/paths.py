@@ -10,6 +10,9 @@ WORK = Path(".layerwise")
 DOWNLOADS = WORK / "downloads"
 """Published image sets, by folder name; kept between runs."""
 
+SWEEPS = WORK / "sweeps"
+"""One folder per sweep that somebody ran by hand; kept between runs, never an out."""
+
 PREPARED = OUT / "prepare"
 """Train and validation arrays, label subsets, manifest.json."""
 TEST = OUT / "test"

@@ -24,7 +24,7 @@ from pipeline.config.run import Run
 from pipeline.guard import die_with_dvc, only_writer
 from pipeline.progress import Progress
 from pipeline.provenance import hash_inputs, import_closure
-from pipeline.tracking import Tracker, start_tracking
+from pipeline.tracking import FinishedRun, Tracker, start_tracking, track_finished
 
 S = TypeVar("S")
 
@@ -81,10 +81,15 @@ class Stage:
         return self._params.layers[name]
 
     @property
+    def layers(self) -> dict[str, Layer]:
+        """Every entry of pretrain.layers, bottom first."""
+        assert "pretrain.layers" in self._keys
+        return self._params.layers
+
+    @property
     def top_layer(self) -> str:
         """Name of the last of pretrain.layers."""
-        assert "pretrain.layers" in self._keys
-        return list(self._params.layers)[-1]
+        return list(self.layers)[-1]
 
     def output(self, path: Path) -> Path:
         """A folder to write what `path` will hold. It takes its place when the whole stage has succeeded."""
@@ -120,6 +125,11 @@ class Stage:
             )
         self._tracker.log(values, step)
 
+    def track_finished(self, runs: Sequence[FinishedRun], job_type: str) -> None:
+        """Mirrors what the stage consists of, such as the trials of a sweep, to W&B runs of their own."""
+        folder = self.root / paths.WORK / "wandb"
+        track_finished(self.run.tracking, runs, job_type=job_type, group=run_group(self.root), folder=folder)
+
     def finish_tracking(self, exit_code: int) -> None:
         if self._tracker is not None:
             self._tracker.finish(self._summary, exit_code)
@@ -134,8 +144,8 @@ class Stage:
             (self._staging / path).replace(target)
 
 
-def run_stage(spec: StageSpec, body: Callable[[Stage], None]) -> int:
-    """Runs `body` inside a stage context and returns the exit code.
+def run_stage(spec: StageSpec, body: Callable[[Stage], None], overrides: Sequence[str] = ()) -> int:
+    """Runs `body` inside a stage context and returns the exit code. overrides: see `load_params`.
 
     What a person can fix (ValueError, OSError) ends with 1 and one message; its traceback goes to
     .layerwise/errors/<stage>.log. Anything else is a bug and shows its traceback.
@@ -143,7 +153,7 @@ def run_stage(spec: StageSpec, body: Callable[[Stage], None]) -> int:
     die_with_dvc()
     root = Path.cwd()
     try:
-        _run(spec, body, root)
+        _run(spec, body, root, overrides)
     except (ValueError, OSError) as error:
         log = paths.WORK / "errors" / f"{spec.name}.log"
         _write_quietly(root / log, traceback.format_exc())
@@ -155,13 +165,13 @@ def run_stage(spec: StageSpec, body: Callable[[Stage], None]) -> int:
     return 0
 
 
-def _run(spec: StageSpec, body: Callable[[Stage], None], root: Path) -> None:
+def _run(spec: StageSpec, body: Callable[[Stage], None], root: Path, overrides: Sequence[str]) -> None:
     with only_writer(root / paths.WORK / "locks" / spec.name, f"stage {spec.name}"):
-        params = load_params(root / "params.yaml")
+        params = load_params(root / "params.yaml", overrides)
         code = import_closure(f"stages.{spec.name.split('@')[0]}", root)
 
         def hash_now() -> str:
-            declared = _declared(load_params(root / "params.yaml"), spec.params)
+            declared = _declared(load_params(root / "params.yaml", overrides), spec.params)
             return hash_inputs(declared, spec.inputs, code, root)
 
         before = hash_now()

@@ -10,8 +10,13 @@ import psutil  # type: ignore[import-untyped]
 import pytest
 
 from cluster.local import LocalCluster
+from pipeline.config.space import parse_space
 from pipeline.launch.launcher import Failure
 from pipeline.launch.ray_launcher import RayLauncher
+from pipeline.launch.ray_sweep import RaySweeper
+from pipeline.tuning.points import Values
+from pipeline.tuning.sweep import METRIC, Recorder, Report, SweepPlan, SweptTrial
+from pipeline.tuning.sweep_log import SweepLog
 from tests.ray_settings import ray_settings
 
 ROOT = Path(__file__).parent.parent
@@ -104,6 +109,58 @@ def test_a_dead_nodes_trials_run_elsewhere_and_a_new_node_gets_some(tmp_path: Pa
     assert len(repeated) == 1, "the trial that ran on the node when it died"
     first, *_, last = attempts(tmp_path, repeated[0])
     assert first != last
+
+
+def climb(values: Values, shared: Any, report: Report, checkpoint: Path | None) -> None:
+    """Four reports, a third of a second each; notes on which node."""
+    import ray
+
+    node = str(ray.get_runtime_context().get_node_id())
+    for step in range(1, 5):
+        time.sleep(0.3)
+        with (Path(shared) / f"{values['lr']:.12f}").open("a") as file:
+            file.write(node + "\n")
+        report({METRIC: abs(values["lr"] - 0.3) + 1 / step})
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_a_sweep_loses_no_trial_when_a_node_dies(tmp_path: Path, patch: pytest.MonkeyPatch) -> None:
+    plan = SweepPlan(
+        name="climb",
+        space=parse_space({"lr": {"type": "uniform", "low": 0.0, "high": 1.0}}),
+        start={"lr": 0.5},
+        num_trials=10,
+        num_reports=4,
+        reduction_factor=4,
+        max_concurrent=2,
+        threads=1,
+        seed=3,
+    )
+    notes = tmp_path / "notes"
+    notes.mkdir()
+    with LocalCluster(nodes=2, cpus=1, state_folder=tmp_path / "state") as cluster:
+        heard = 0
+
+        def disturb(trial: SweptTrial) -> None:
+            nonlocal heard
+            heard += 1
+            seen = {node for file in notes.iterdir() for node in file.read_text().split()}
+            if heard >= 6 and len(seen) == 2 and not cluster.nodes[1].killed:
+                cluster.kill_node(1)
+
+        for name, value in cluster.environment.items():
+            patch.setenv(name, value)
+        settings = ray_settings(f"run.address={cluster.address}", f"run.storage={tmp_path / 'storage'}")
+        with RaySweeper(settings) as sweeper:
+            trials = sweeper.sweep(plan, climb, str(notes), Recorder(SweepLog(tmp_path / "log"), disturb))
+        assert cluster.nodes[1].killed
+    assert [trial.number for trial in trials] == list(range(10))
+    assert [trial.failure for trial in trials] == [""] * 10
+    assert {trial.status(plan) for trial in trials} <= {"completed", "stopped"}
+    moved = [file for file in notes.iterdir() if len(set(file.read_text().split())) == 2]
+    assert len(moved) == 1, "the trial that ran on the node when it died"
+    assert not any((tmp_path / "storage").iterdir())
 
 
 @pytest.mark.ray

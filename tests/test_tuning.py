@@ -12,8 +12,11 @@ import pytest
 from pipeline.config.space import Choice, LogUniform, Uniform, check_start, parse_space
 from pipeline.launch.ray_local_sweep import LocalSweeper
 from pipeline.launch.ray_sweep import RaySweeper
-from pipeline.tuning.sweep import Recorder, Report, SweepLog, SweepPlan, SweptTrial, Values
+from pipeline.tuning.points import Values
+from pipeline.tuning.sweep import Recorder, Report, SweepPlan, SweptTrial
+from pipeline.tuning.sweep_log import SweepLog
 from pipeline.tuning.sweep_results import best_trial, trial_rows
+from tests.ray_settings import ray_settings
 
 SPACE: dict[str, dict[str, Any]] = {
     "lr": {"type": "loguniform", "low": 1e-4, "high": 1e-1},
@@ -38,7 +41,7 @@ def make_plan(**changes: Any) -> SweepPlan:
     return SweepPlan(**(values | changes))
 
 
-def bowl(values: Values, shared: Any, report: Report) -> None:
+def bowl(values: Values, shared: Any, report: Report, checkpoint: Path | None) -> None:
     """A loss with its minimum at lr 0.01, dropout 0.1, that falls from report to report; diverges at high lr."""
     if shared is not None:
         with Path(shared).open("a") as file:
@@ -50,14 +53,14 @@ def bowl(values: Values, shared: Any, report: Report) -> None:
         report({"validation_nll": distance + 1 / step, "validation_accuracy": 1 - distance / 10})
 
 
-def bowl_with_deaths(values: Values, shared: Any, report: Report) -> None:
+def bowl_with_deaths(values: Values, shared: Any, report: Report, checkpoint: Path | None) -> None:
     """`bowl`, but the process of the first trial dies once, and that of every other one always."""
     marker = Path(shared) / "died"
     first = values == START
     if not first or not marker.exists():
         marker.touch()
         os.kill(os.getpid(), signal.SIGKILL)
-    bowl(values, None, report)
+    bowl(values, None, report, checkpoint)
 
 
 def run_local(plan: SweepPlan, folder: Path, shared: Any = None) -> list[SweptTrial]:
@@ -76,7 +79,7 @@ def test_a_space_is_parsed_into_distributions() -> None:
 @pytest.mark.parametrize(
     ("name", "entry", "message"),
     [
-        ("lr", {"type": "normal"}, r"tune.space.lr.type must be one of loguniform, uniform, choice, got 'normal'"),
+        ("lr", {"type": "normal"}, r"tune.space.lr.type must be one of uniform, loguniform, quniform, .* got 'normal'"),
         ("lr", {"low": 1, "high": 2}, r"tune.space.lr.type must be one of"),
         ("lr", {"type": "uniform", "low": 1}, r"keys of tune.space.lr must be type and low and high for uniform"),
         ("lr", {"type": "uniform", "low": 1, "high": 2, "q": 1}, r"keys of tune.space.lr must be"),
@@ -189,7 +192,7 @@ def test_ray_tune_gives_the_sweep_of_the_local_loop_and_survives_dying_trials(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))  # where the actor finds the functions above
-    monkeypatch.setattr("pipeline.launch.ray_sweep.MAX_RETRIES", 1)
+    monkeypatch.setattr("pipeline.launch.ray_listener.MAX_RETRIES", 1)
     space = parse_space({**SPACE, "lr": {"type": "loguniform", "low": 1e-3, "high": 1e-1}})
     plan = make_plan(space=space, num_trials=14, seed=5)
     log, calls = tmp_path / "log", tmp_path / "calls"
@@ -197,7 +200,7 @@ def test_ray_tune_gives_the_sweep_of_the_local_loop_and_survives_dying_trials(
     assert {trial.status(plan) for trial in local} == {"completed", "stopped", "failed"}
     for file in sorted(log.glob("*.json"))[::2]:
         file.unlink()  # half of the trials are replayed, the others run
-    with RaySweeper() as sweeper:
+    with RaySweeper(ray_settings()) as sweeper:
         remote = sweeper.sweep(plan, bowl, str(calls), Recorder(SweepLog(log)))
         mortal = sweeper.sweep(
             make_plan(num_trials=2), bowl_with_deaths, str(tmp_path), Recorder(SweepLog(tmp_path / "mortal"))

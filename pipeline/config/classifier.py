@@ -1,10 +1,8 @@
-"""Sections `tune`, `study`, `finetune`, `evaluate`: everything that trains or judges a classifier."""
+"""Sections `study`, `finetune`, `evaluate`, which train and judge classifiers, and what those share with `tune`."""
 
 from dataclasses import dataclass
-from typing import Any
 
 from pipeline.config.rules import require, require_at_least, require_choice, require_fraction, require_positive
-from pipeline.config.space import Distribution, check_start, parse_space
 
 ARMS = ("scratch", "classical", "cdbn", "vae", "gan", "scratch_probabilistic")
 GENERATORS = ("vae", "gan")
@@ -12,50 +10,6 @@ GENERATORS = ("vae", "gan")
 PROBABILISTIC = ("cdbn", "scratch_probabilistic")
 """Arms whose network has the DBN's activations; all others have ReLU and max-pooling."""
 TUNABLE = ("lr", "weight_decay", "dropout")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Tune:
-    arms: list[str]
-    """Arms that get a sweep of their own, with equal budgets; every other arm uses that of its kind of network."""
-    budget: int
-    """Labels a trial trains on, one of data.label_budgets."""
-    num_trials: int
-    """Trials per arm, >= 1."""
-    steps: int
-    """Updates of a trial that is not stopped early, >= 1."""
-    reports: int
-    """How often a trial reports to ASHA, >= 1."""
-    reduction_factor: int
-    """ASHA keeps the best 1/reduction_factor at each rung, >= 2."""
-    max_concurrent: int
-    """Trials side by side, >= 1. With 1 the sweep is the same bit for bit; with more it depends on timing."""
-    batch_size: int
-    """>= 1."""
-    start: dict[str, float]
-    """The first trial of every sweep: lr, weight_decay and dropout."""
-    space: dict[str, dict[str, Any]]
-    """Per tuned value: {type: loguniform | uniform | choice, low, high | values}."""
-
-    def __post_init__(self) -> None:
-        require_at_least("number of tune.arms", len(self.arms), 1)
-        for arm in self.arms:
-            require_choice("tune.arms", arm, ARMS)
-            require(arm not in GENERATORS, "tune.arms", arm, "an arm without generator (vae and gan use scratch's)")
-        for key in ("budget", "num_trials", "steps", "reports", "max_concurrent", "batch_size"):
-            require_at_least(f"tune.{key}", getattr(self, key), 1)
-        require_at_least("tune.reduction_factor", self.reduction_factor, 2)
-        require(self.reports <= self.steps, "tune.reports", self.reports, "<= tune.steps")
-        require(sorted(self.start) == sorted(TUNABLE), "keys of tune.start", sorted(self.start), f"exactly {TUNABLE}")
-        require_at_least("number of keys of tune.space", len(self.space), 1)
-        for name in self.space:
-            require_choice("a key of tune.space", name, TUNABLE)
-        check_start(self.start, self.distributions)
-
-    @property
-    def distributions(self) -> dict[str, Distribution]:
-        """`space`, typed."""
-        return parse_space(self.space)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -26,7 +26,7 @@ SECTIONS = {
     "vae": "pipeline.config.generators:Vae",
     "gan": "pipeline.config.generators:Gan",
     "augment": "pipeline.config.generators:Augment",
-    "tune": "pipeline.config.classifier:Tune",
+    "tune": "pipeline.config.tune:Tune",
     "study": "pipeline.config.classifier:Study",
     "finetune": "pipeline.config.classifier:Finetune",
     "evaluate": "pipeline.config.classifier:Evaluate",
@@ -141,6 +141,8 @@ def _check_together(params: Params) -> None:
     study.require_sweeps(tune.arms)
     for arm in tune.arms:
         require(arm in study.arms, "tune.arms", arm, f"in study.arms {study.arms}")
+    check_spaces: Any = _import("pipeline.config.targets:check_spaces")
+    check_spaces(tune, params.sections, params.layers)
 
 
 def _import(target: str) -> type[Any]:

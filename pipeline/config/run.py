@@ -21,7 +21,7 @@ class Run:
     """How many trials of a study run side by side under ray, >= 1."""
     workers: int
     """Processes that train one model together, >= 1; above 1 needs launch ray. They share each batch, whose size stays:
-    the model is the same up to rounding, so it is a parameter of the result."""
+    the model is the same up to rounding, so it is a parameter of the result. A sweep's trials have one each."""
     cpus_per_worker: int
     """CPU threads of a trial, and of each worker of a fit that has several, >= 1. Another count gives other bits."""
     gpus_per_worker: float

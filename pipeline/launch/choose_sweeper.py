@@ -10,4 +10,4 @@ from pipeline.tuning.sweep import Sweeper
 
 def open_sweeper(run: Run) -> AbstractContextManager[Sweeper]:
     """What runs sweeps, inside a `with` block: both kinds give equal trials."""
-    return RaySweeper() if run.launch == "ray" else LocalSweeper()
+    return RaySweeper(run) if run.launch == "ray" else LocalSweeper()

@@ -60,13 +60,18 @@ def open_ray(run: Run, num_cpus: int, shared_bytes: int = 0) -> Iterator[Path]:
 
     num_cpus, shared_bytes: see `local_ray`; a cluster has the size it has.
     """
-    address = os.environ.get(ADDRESS_VARIABLE) or run.address
+    address = cluster_address(run)
     if address is None:
         with local_ray(num_cpus, shared_bytes, with_gpus=run.gpus_per_worker > 0) as folder:
             yield folder
     else:
         with joined_ray(address) as folder:
             yield folder
+
+
+def cluster_address(run: Run) -> str | None:
+    """Of the cluster to join; None for a Ray of its own."""
+    return os.environ.get(ADDRESS_VARIABLE) or run.address
 
 
 @contextmanager

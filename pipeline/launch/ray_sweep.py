@@ -1,4 +1,4 @@
-"""Sweeps by Ray Tune on a local Ray: ASHA stops trials, Optuna draws their values, one warm actor runs them."""
+"""Sweeps by Ray Tune: its searchers draw trials, its schedulers judge them, warm actors run them."""
 
 from contextlib import ExitStack
 from pathlib import Path
@@ -7,31 +7,26 @@ from typing import Any, Self
 
 import torch
 
+from pipeline.config.run import Run
+from pipeline.launch import ray_listener
 from pipeline.launch.launcher import measure_bytes
-from pipeline.launch.ray_search import make_scheduler, make_searcher, quiet_tune
-from pipeline.launch.ray_session import local_ray
-from pipeline.tuning.sweep import (
-    METRIC,
-    Message,
-    Metrics,
-    Recorder,
-    SweepFunction,
-    SweepPlan,
-    SweptTrial,
-    replay,
-    trial_key,
-)
+from pipeline.launch.ray_listener import make_listener
+from pipeline.launch.ray_search import all_trials_pending, make_scheduler, make_searcher, quiet_tune
+from pipeline.launch.ray_session import cluster_address, open_ray
+from pipeline.launch.ray_steps import steps_tuner
+from pipeline.launch.ray_workers import storage_path
+from pipeline.tuning.sweep import Message, Recorder, SweepFunction, SweepPlan, SweptTrial, replay
+from pipeline.tuning.sweep_log import Metrics, trial_key
 
 MESSAGE = "message"
 """Under what our report travels: Tune adds times and names of its own beside it."""
-MAX_RETRIES = 2
-"""How often a trial whose process died is tried again; its exceptions are reports, and are not retried."""
 
 
 class RaySweeper:
-    """See `Sweeper`. A context manager: Ray starts with the first sweep and stops when the block ends."""
+    """See `Sweeper`. A context manager: Ray starts, or is joined, with the first sweep and left when the block ends."""
 
-    def __init__(self) -> None:
+    def __init__(self, run: Run) -> None:
+        self._settings = run
         self._session = ExitStack()
         self._folder: Path | None = None
 
@@ -43,34 +38,43 @@ class RaySweeper:
 
     def sweep(self, plan: SweepPlan, function: SweepFunction, shared: Any, recorder: Recorder) -> list[SweptTrial]:
         if self._folder is None:
-            session = local_ray(plan.max_concurrent * plan.threads, measure_bytes(shared))
+            session = open_ray(self._settings, plan.max_concurrent * plan.threads, measure_bytes(shared))
             self._folder = self._session.enter_context(session)
-        with quiet_tune():
-            results = _tuner(plan, function, shared, recorder, self._folder / "sweeps").fit()
-            for number, result in enumerate(results):
-                trial = recorder.begin(number, {**plan.start, **result.config})
-                if result.error is not None:
-                    trial.failure = _reason(result.error)
-        return [recorder.trials[number] for number in range(len(results))]
+        with quiet_tune(), all_trials_pending(plan):
+            grid = _tuner(self._settings, plan, function, shared, recorder, self._storage(self._folder)).fit()
+        grid.filesystem.delete_dir(grid.experiment_path)  # nothing is restored from it: see SweepLog
+        return [recorder.trials[number] for number in sorted(recorder.trials)]
+
+    def _storage(self, folder: Path) -> str:
+        """Where checkpoints pass from trial to trial: on a cluster, where all nodes reach them."""
+        on_cluster = cluster_address(self._settings) is not None
+        return f"{storage_path(self._settings.storage)}/{folder.name}" if on_cluster else str(folder / "sweeps")
 
 
-def _reason(error: Exception) -> str:
-    """Exceptions of the trial itself arrive as reports: what is left is the death of its process, or Ray's own."""
-    import ray
-
-    if isinstance(error, ray.exceptions.RayActorError):
-        return f"its process died {MAX_RETRIES + 1} times; it may need more memory than there is"
-    return str(error).strip()
-
-
-def _tuner(plan: SweepPlan, function: SweepFunction, shared: Any, recorder: Recorder, folder: Path) -> Any:
+def _tuner(
+    settings: Run, plan: SweepPlan, function: SweepFunction, shared: Any, recorder: Recorder, storage: str
+) -> Any:
     from ray import tune
+
+    run = {
+        "name": plan.name,
+        "storage_path": storage,
+        "verbose": 0,
+        "failure_config": tune.FailureConfig(max_failures=ray_listener.MAX_RETRIES),
+    }
+    resources = {"CPU": plan.threads} | ({"GPU": settings.gpus_per_worker} if settings.gpus_per_worker else {})
+    if plan.pauses:
+        return steps_tuner(plan, function, shared, recorder, run, resources)
+
+    def hear(number: int, trial: Any, result: dict[str, Any]) -> None:
+        swept = recorder.begin(number, {**plan.start, **trial.config})
+        recorder.add(swept, result["training_iteration"] - 1, result[MESSAGE], result["time_this_iter_s"])
 
     trainable = tune.with_parameters(
         _trainable, function=function, shared=shared, known=recorder.known_curves(), plan=plan
     )
     return tune.Tuner(
-        tune.with_resources(trainable, {"CPU": plan.threads}),
+        tune.with_resources(trainable, resources),
         tune_config=tune.TuneConfig(
             num_samples=plan.num_trials,
             max_concurrent_trials=plan.max_concurrent,
@@ -78,13 +82,7 @@ def _tuner(plan: SweepPlan, function: SweepFunction, shared: Any, recorder: Reco
             scheduler=make_scheduler(plan),
             search_alg=make_searcher(plan),
         ),
-        run_config=tune.RunConfig(
-            name=plan.name,
-            storage_path=str(folder),  # nothing is restored from it: see SweepLog
-            verbose=0,
-            callbacks=[_listener(plan, recorder)],
-            failure_config=tune.FailureConfig(max_failures=MAX_RETRIES),
-        ),
+        run_config=tune.RunConfig(**run, callbacks=[make_listener(recorder, plan.start, hear)]),
     )
 
 
@@ -103,19 +101,6 @@ def _trainable(
     values = {**plan.start, **config}
 
     def report(message: Message) -> None:
-        tune.report({METRIC: message[METRIC], MESSAGE: message})
+        tune.report({plan.metric: message[plan.metric], MESSAGE: message})
 
-    replay(function, values, shared, known.get(trial_key(values), []), plan.num_reports, report)
-
-
-def _listener(plan: SweepPlan, recorder: Recorder) -> Any:
-    """Tells the recorder, in the driver, what each trial reports."""
-    from ray import tune
-
-    class Listener(tune.Callback):
-        def on_trial_result(self, *, trials: list[Any], trial: Any, result: dict[str, Any], **_: Any) -> None:
-            number = trials.index(trial)
-            swept = recorder.begin(number, {**plan.start, **trial.config})
-            recorder.add(swept, result["training_iteration"] - 1, result[MESSAGE])
-
-    return Listener()
+    replay(function, values, shared, known.get(trial_key(values), []), plan, report)

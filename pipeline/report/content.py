@@ -6,7 +6,7 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Picture:
-    """A png made by an earlier stage.  alt: what it shows, for readers who cannot see it."""
+    """A png or svg made by an earlier stage.  alt: what it shows, for readers who cannot see it."""
 
     path: Path
     alt: str
@@ -116,11 +116,12 @@ class SweepTrial:
 
 @dataclass(frozen=True)
 class Sweep:
-    """best: chosen values by arm.  counts: trials by status."""
+    """best: chosen values by arm.  counts: trials by status.  pictures: figures that the sweep's stage drew."""
 
     best: dict[str, dict[str, float]]
     trials: list[SweepTrial]
     counts: dict[str, int]
+    pictures: list[Picture]
 
 
 @dataclass(frozen=True)

@@ -73,7 +73,7 @@ def draw_efficiency(arm: ArmScores, baseline: ArmScores, limits: tuple[float, fl
 
     ends = [f"{100 * row.value:.1f} % with {row.budget:,} labels" for row in (arm.accuracies[0], arm.accuracies[-1])]
     alt = f"Test accuracy of {arm.name} against the number of labels, beside training from scratch: {', '.join(ends)}."
-    return _draw(f"efficiency-{arm.arm}", alt, draw, size=(3.1, 2.3))
+    return draw_figure(f"efficiency-{arm.arm}", alt, draw, size=(3.1, 2.3))
 
 
 def _draw_accuracies(axes: Axes, accuracies: Sequence[Accuracy], colour: str, shift: float) -> None:
@@ -103,7 +103,7 @@ def draw_free_energy(layer: LayerFacts) -> str:
         axes.legend(frameon=False, fontsize=10)
 
     alt = f"Free energy of layer {layer.name} over training; the last gap is {layer.curves['gap'][-1]:.2f} nats."
-    return _draw(f"free-energy-{layer.name}", alt, draw, size=(3.9, 2.3))
+    return draw_figure(f"free-energy-{layer.name}", alt, draw, size=(3.9, 2.3))
 
 
 def draw_sweep(trials: Sequence[SweepTrial]) -> str:
@@ -130,7 +130,7 @@ def draw_sweep(trials: Sequence[SweepTrial]) -> str:
         axes.set_ylabel("validation loss (nats)")
         axes.legend(frameon=False, fontsize=10)
 
-    return _draw(
+    return draw_figure(
         "sweep", f"Validation loss of {len(trials)} trials against their learning rate.", draw, size=(5.2, 2.8)
     )
 
@@ -155,10 +155,10 @@ def draw_reliability(reliability: dict[str, list[Bin]]) -> str:
         axes.legend(frameon=False, fontsize=10, loc="upper left")
 
     alt = "Reliability of the two final models: accuracy against confidence, larger dots hold more images."
-    return _draw("reliability", alt, draw, size=(3.6, 3.2))
+    return draw_figure("reliability", alt, draw, size=(3.6, 3.2))
 
 
-def _draw(name: str, alt: str, draw: Callable[[Axes], None], *, size: tuple[float, float]) -> str:
+def draw_figure(name: str, alt: str, draw: Callable[[Axes], None], *, size: tuple[float, float]) -> str:
     """size: inches of 72 units each."""
     with mpl.rc_context(STYLE | {"svg.hashsalt": name}):
         figure = Figure(figsize=size, layout="constrained")

@@ -173,6 +173,9 @@ class Gatherer:
         if not (self.has(paths.TUNE / "best.json") and self.has(paths.TUNE / "trials.csv")):
             return None
         rows = read_table(self.root / paths.TUNE / "trials.csv")
+        if "arm" not in rows[0]:
+            self.left_out.append("The sweep was one of another target than the classifier: see out/tune.")
+            return None
         trials = [
             SweepTrial(row["arm"], float(row["lr"]), float(row["validation_nll"]), row.get("status") == "completed")
             for row in rows
@@ -183,7 +186,18 @@ class Gatherer:
         best = {
             arm: {key: told[arm][key] for key in in_order(told[arm], SETTINGS)} for arm in in_order(told, ARM_NAMES)
         }
-        return Sweep(best, trials, dict(sorted(counts.items())))
+        figures = {
+            "parallel_coordinates": "Every trial of {}: its settings and its validation loss, the best one in colour.",
+            "importance": "How much of the variance between the trials of {} each setting explains.",
+        }
+        plots = self.root / paths.plots("tune")
+        pictures = [
+            Picture(plots / f"{name}-{arm}.svg", alt.format(ARM_NAMES[arm]))
+            for arm in best
+            for name, alt in figures.items()
+            if (plots / f"{name}-{arm}.svg").is_file()
+        ]
+        return Sweep(best, trials, dict(sorted(counts.items())), pictures)
 
     def read_data(self) -> DataFacts:
         manifest = read_json(self.root / paths.PREPARED / "manifest.json")

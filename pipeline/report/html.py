@@ -114,8 +114,9 @@ def say_percent(share: float | None, digits: int = 1) -> str:
 
 
 def embed_picture(picture: Picture) -> str:
-    """A png file as a data URI."""
-    return f"data:image/png;base64,{base64.b64encode(picture.path.read_bytes()).decode()}"
+    """A png or svg file as a data URI."""
+    kind = "svg+xml" if picture.path.suffix == ".svg" else "png"
+    return f"data:image/{kind};base64,{base64.b64encode(picture.path.read_bytes()).decode()}"
 
 
 def most_confused(content: Content) -> list[Confusion]:

@@ -26,14 +26,16 @@ def generator_labels(prepared: Prepared, *, seed: int) -> npt.NDArray[np.int64]:
 
     No label outside the subset is looked at, so every arm of the draw may use what a generator learns from them.
     """
-    rows = []
-    for draw in range(len(prepared.subsets)):
-        labelled = prepared.subset(draw, prepared.label_budgets[0])
-        spread = spread_labels(
-            np.asarray(prepared.train.images), prepared.train.labels, labelled, seed=derive_seed(seed, "spread", draw)
-        )
-        rows.append(np.where(spread.confidence >= MIN_CONFIDENCE, spread.labels, UNLABELLED))
-    return np.stack(rows)
+    return np.stack([draw_labels(prepared, draw, seed=seed) for draw in range(len(prepared.subsets))])
+
+
+def draw_labels(prepared: Prepared, draw: int, *, seed: int) -> npt.NDArray[np.int64]:
+    """(N,): one row of `generator_labels`."""
+    labelled = prepared.subset(draw, prepared.label_budgets[0])
+    spread = spread_labels(
+        np.asarray(prepared.train.images), prepared.train.labels, labelled, seed=derive_seed(seed, "spread", draw)
+    )
+    return np.where(spread.confidence >= MIN_CONFIDENCE, spread.labels, UNLABELLED)
 
 
 def fit_draws(

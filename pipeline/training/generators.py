@@ -1,6 +1,6 @@
 """Fits the VAE and the GAN, one model per label draw, mapped over the launcher."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,14 +28,16 @@ MODELS: dict[str, type[ConditionalVAE] | type[ConditionalGAN]] = {"vae": Conditi
 
 @dataclass(frozen=True, kw_only=True)
 class GeneratorTask:
-    """One fit: which model, on the labels of which draw. checkpoint: where a killed fit goes on from."""
+    """One fit: which model, on the labels of which draw. checkpoint: where a killed fit goes on from; epochs: points of
+    its curves, and checkpoints."""
 
     config: Vae | Gan
     draw: int
     seed: int
     precision: str
     accelerator: str
-    checkpoint: Path
+    checkpoint: Path | None
+    epochs: int = EPOCHS
 
     @property
     def kind(self) -> str:
@@ -69,8 +71,17 @@ class FittedGenerator:
     history: list[Epoch]
 
 
-def fit_generator(task: GeneratorTask, data: GeneratorData) -> FittedGenerator:
-    """Trains one generator. Raises ValueError when its loss is not finite."""
+def fit_generator(
+    task: GeneratorTask,
+    data: GeneratorData,
+    *,
+    watch: Callable[[Model], Epoch] | None = None,
+    on_epoch: Callable[[int, Epoch], None] | None = None,
+) -> FittedGenerator:
+    """Trains one generator. Raises ValueError when its loss is not finite.
+
+    watch(model) gives further values for each entry of the history; on_epoch(step, entry) hears of it as it is made.
+    """
     from pipeline.training.fit import fit  # Lightning takes seconds to import: only where a model is fitted
 
     image_shape = data.images.shape[1:]
@@ -79,7 +90,7 @@ def fit_generator(task: GeneratorTask, data: GeneratorData) -> FittedGenerator:
     config = task.config
     plan = FitPlan(
         steps=config.steps,
-        steps_per_epoch=-(-config.steps // EPOCHS),
+        steps_per_epoch=-(-config.steps // task.epochs),
         lr=config.lr,
         betas=(config.betas[0], config.betas[1]) if isinstance(config, Gan) else (0.9, 0.999),
         schedule="constant" if isinstance(config, Gan) else "linear_tail",
@@ -96,7 +107,10 @@ def fit_generator(task: GeneratorTask, data: GeneratorData) -> FittedGenerator:
         torch.from_numpy(data.validation_labels[:VALIDATION_IMAGES].copy()),
         config.batch_size,
     )
-    history = fit(model, stream, plan, validation=validation, checkpoint=task.checkpoint)
+    measure = None if watch is None else lambda: watch(model)
+    history = fit(
+        model, stream, plan, validation=validation, checkpoint=task.checkpoint, measure=measure, on_epoch=on_epoch
+    )
     state = {name: tensor.detach().numpy().copy() for name, tensor in model.state_dict().items()}
     return FittedGenerator(state, model.to_config(), history)
 

@@ -13,7 +13,6 @@ from pipeline.config.pretrain import Layer
 from pipeline.models.dbn import DBN, GreedyLayer
 from pipeline.models.losses import UNLABELLED, Batch
 from pipeline.seeding import derive_seed, make_generator
-from pipeline.training.fit import fit
 from pipeline.training.plan import FitPlan
 from pipeline.training.stream import BatchStream, as_batch, as_tensor
 
@@ -46,7 +45,9 @@ class LayerTask:
     seed: int
     accelerator: str
     precision: str
-    checkpoint: Path
+    checkpoint: Path | None
+    epochs: int = EPOCHS
+    """Points of its curves, and checkpoints of its fit."""
 
     def __str__(self) -> str:
         return self.name
@@ -60,13 +61,21 @@ class LayerData:
     validation: npt.NDArray[np.uint8]
 
 
-def fit_layer(task: LayerTask, data: LayerData, on_epoch: Callable[[int, Point], None]) -> tuple[DBN, list[Point]]:
+def fit_layer(
+    task: LayerTask,
+    data: LayerData,
+    on_epoch: Callable[[int, Point], None],
+    *,
+    watch: Callable[[GreedyLayer], Point] | None = None,
+) -> tuple[DBN, list[Point]]:
     """Trains the layer on what the stack below makes of the images; returns the stack of both and the layer's curves.
 
     A point of the curves holds step, the free energies (nats) of a fixed sample of train and of validation images,
     their gap, and the reconstruction error. A growing gap is overfitting (Hinton 2010, sec. 6); the reconstruction
-    error is for the eye and decides nothing.
+    error is for the eye and decides nothing. watch(model) gives further values for what on_epoch hears.
     """
+    from pipeline.training.fit import fit  # Lightning takes seconds to import: only where a model is fitted
+
     layer, seed = task.layer, task.seed
     images, validation = as_tensor(data.images), as_tensor(data.validation)
     dbn = task.below.extended(layer)
@@ -77,7 +86,7 @@ def fit_layer(task: LayerTask, data: LayerData, on_epoch: Callable[[int, Point],
     model.initialise(_start(images, seed), make_generator(seed, "dbn", name, "weights"))
     plan = FitPlan(
         steps=layer.steps,
-        steps_per_epoch=-(-layer.steps // EPOCHS),
+        steps_per_epoch=-(-layer.steps // task.epochs),
         lr=layer.lr,
         optimizer="sgd",
         momentum=layer.momentum,
@@ -91,7 +100,8 @@ def fit_layer(task: LayerTask, data: LayerData, on_epoch: Callable[[int, Point],
 
     def measure() -> Point:
         train, held_out = (_mean_free_energy(model, batch) for batch in watched)
-        return {"train": train, "validation": held_out, "gap": held_out - train}
+        further = {} if watch is None else watch(model)
+        return {"train": train, "validation": held_out, "gap": held_out - train, **further}
 
     history = fit(model, stream, plan, checkpoint=task.checkpoint, measure=measure, on_epoch=on_epoch)
     return dbn.eval(), [{name: entry[key] for name, key in CURVES.items()} for entry in history]

@@ -13,6 +13,7 @@ from pipeline.models.losses import AdversarialModel, Batch, Losses, LossModel
 from pipeline.row_noise import shard_generator
 from pipeline.seeding import derive_seed, make_generator
 from pipeline.training.plan import Epoch, FitPlan, make_optimizer, schedule_factor
+from pipeline.training.settings import adopt_settings
 from pipeline.training.stream import Stream
 from pipeline.training.workers import current_shard, gather_rows, sum_over_workers
 
@@ -74,6 +75,12 @@ class FitModule(pl.LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.history = checkpoint["history"]
+
+    def on_train_start(self) -> None:
+        """By now a checkpoint has been restored, with the settings of the fit that wrote it."""
+        planned: Any = self.configure_optimizers()
+        schedulers = [config.scheduler for config in self.trainer.lr_scheduler_configs]
+        adopt_settings(self.trainer.optimizers, schedulers, planned[0])
 
 
 class SingleLossModule(FitModule):

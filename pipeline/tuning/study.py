@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.config.classifier import Study
+from pipeline.config.classifier import ARMS, GENERATORS, Study
 from pipeline.launch.launcher import Failure, Launcher, raise_failures
 from pipeline.tuning.arms import recipe, tuned_as
 from pipeline.tuning.results import load_result, save_result
@@ -28,6 +28,12 @@ def study_recipes(study: Study, tuned: Mapping[str, Mapping[str, float]]) -> dic
 
     tuned: best.json. Raises ValueError when an arm has no sweep to take its values from.
     """
+    strange = [name for name in tuned if name not in ARMS or name in GENERATORS]
+    if strange:
+        raise ValueError(
+            f"out/tune holds a sweep of {', '.join(strange)}, which has no values for the study's classifiers: set "
+            "tune.target to classifier in params.yaml and run `dvc repro`"
+        )
     return {
         arm: pick_values(tuned[tuned_as(arm, list(tuned))])
         | {"synthetic_share": study.synthetic_share if recipe(arm).generator else 0.0}

@@ -1,0 +1,89 @@
+"""Trials in steps of one report each, which can pause and go on from a checkpoint, their own or another trial's.
+
+A step's key is a hash of everything that led to it: the values it trained with and the key of the step before. Equal
+keys mean equal weights, whoever trained them: a step whose report and checkpoint are stored is not trained again.
+"""
+
+import hashlib
+import math
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from pipeline.artifacts import atomic_path, read_json, write_json
+from pipeline.launch.launcher import describe
+from pipeline.tuning.points import Values
+from pipeline.tuning.sweep import FAILURE, Message, SweepFunction, SweepPlan
+from pipeline.tuning.sweep_log import Metrics, trial_key
+
+FIT_FILE = "fit.ckpt"
+PAST_FILE = "past.json"
+
+
+@dataclass(frozen=True)
+class Past:
+    """What a trial has behind it.  key: of its last step, empty before the first.  reports: how many there were."""
+
+    key: str = ""
+    reports: int = 0
+
+    def after(self, values: Values) -> "Past":
+        """One step later."""
+        text = f"{self.key}\n{trial_key(values)}"
+        return Past(hashlib.sha256(text.encode()).hexdigest()[:32], self.reports + 1)
+
+
+Told = Callable[[Message, Past, Past], None]
+"""Called with a report, the step it belongs to and the step before; the folder then holds that step's checkpoint."""
+
+
+def read_past(folder: Path) -> Past:
+    return Past(**read_json(folder / PAST_FILE))
+
+
+def run_steps(
+    function: SweepFunction,
+    values: Values,
+    shared: Any,
+    folder: Path,
+    past: Past,
+    plan: SweepPlan,
+    *,
+    known: Mapping[str, Metrics],
+    store: Path,
+    tell: Told,
+) -> None:
+    """The steps after `past`, whose checkpoint (if it has steps) lies in `folder`: known ones from `store`, the others
+    by training, which adds their checkpoints to the store.
+
+    An exception becomes a message with the metric infinite: the step is worse than any other.
+    """
+    file = folder / FIT_FILE
+
+    def tell_next(message: Message) -> None:
+        nonlocal past
+        before, past = past, past.after(values)
+        write_json(folder / PAST_FILE, asdict(past))
+        tell(message, past, before)
+
+    while past.reports < plan.num_reports and (key := past.after(values).key) in known:
+        if past.reports + 1 < plan.num_reports:  # a fit leaves no checkpoint at its end
+            if not (store / f"{key}.ckpt").is_file():
+                break
+            shutil.copyfile(store / f"{key}.ckpt", file)
+        tell_next(dict(known[key]))
+    if past.reports == plan.num_reports:
+        return
+
+    def keep(message: Message) -> None:
+        if past.reports + 1 < plan.num_reports:
+            with atomic_path(store / f"{past.after(values).key}.ckpt") as temporary:
+                shutil.copyfile(file, temporary)
+        tell_next(message)
+
+    try:
+        function(values, shared, keep, file)
+    except Exception as error:
+        tell({plan.metric: math.inf, FAILURE: describe(error)}, past, past)
