@@ -109,7 +109,7 @@ def test_a_killed_sweep_by_hand_goes_on_and_leaves_what_an_undisturbed_one_leave
         assert killed.poll() is None, killed.communicate()[0]
         time.sleep(0.01)
     killed.send_signal(signal.SIGKILL)
-    killed.wait()
+    killed.communicate()
     sweeps = project / ".layerwise" / "sweeps"
     assert not (sweeps / "cut").exists(), "nothing is published half-done"
     resumed = start(project, "--name", "cut", "--resume")

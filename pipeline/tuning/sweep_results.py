@@ -78,7 +78,7 @@ def report_rows(trials: Sequence[SweptTrial], plan: SweepPlan, column: str = "ar
 def _metrics(trials: Sequence[SweptTrial], plan: SweepPlan) -> list[str]:
     """Names of what the trials report, the plan's metric first."""
     reported = next((trial.curve[-1] for trial in trials if trial.curve), {})
-    return [plan.metric, *(name for name in reported if name != plan.metric)]
+    return [plan.metric, *sorted(name for name in reported if name != plan.metric)]
 
 
 def history_rows(swept: Sequence[Swept]) -> list[dict[str, Any]]:
