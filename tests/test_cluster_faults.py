@@ -112,12 +112,17 @@ def test_a_dead_nodes_trials_run_elsewhere_and_a_new_node_gets_some(tmp_path: Pa
 
 
 def climb(values: Values, shared: Any, report: Report, checkpoint: Path | None) -> None:
-    """Four reports, a third of a second each; notes on which node."""
+    """Four reports, half a second each; notes on which node. The first trials wait for a second node to have one."""
     import ray
 
-    node = str(ray.get_runtime_context().get_node_id())
+    node, deadline = str(ray.get_runtime_context().get_node_id()), time.monotonic() + 60
+    with (Path(shared) / f"{values['lr']:.12f}").open("a") as file:
+        file.write(node + "\n")
+    while len({line for file in Path(shared).iterdir() for line in file.read_text().split()}) < 2:
+        assert time.monotonic() < deadline, "all trials ran on one node"
+        time.sleep(0.1)
     for step in range(1, 5):
-        time.sleep(0.3)
+        time.sleep(0.5)
         with (Path(shared) / f"{values['lr']:.12f}").open("a") as file:
             file.write(node + "\n")
         report({METRIC: abs(values["lr"] - 0.3) + 1 / step})
@@ -128,9 +133,9 @@ def climb(values: Values, shared: Any, report: Report, checkpoint: Path | None) 
 def test_a_sweep_loses_no_trial_when_a_node_dies(tmp_path: Path, patch: pytest.MonkeyPatch) -> None:
     plan = SweepPlan(
         name="climb",
-        space=parse_space({"lr": {"type": "uniform", "low": 0.0, "high": 1.0}}),
+        space=parse_space({"lr": {"type": "uniform", "low": 0.01, "high": 1.0}}),
         start={"lr": 0.5},
-        num_trials=10,
+        num_trials=24,
         num_reports=4,
         reduction_factor=4,
         max_concurrent=2,
@@ -155,8 +160,8 @@ def test_a_sweep_loses_no_trial_when_a_node_dies(tmp_path: Path, patch: pytest.M
         with RaySweeper(settings) as sweeper:
             trials = sweeper.sweep(plan, climb, str(notes), Recorder(SweepLog(tmp_path / "log"), disturb))
         assert cluster.nodes[1].killed
-    assert [trial.number for trial in trials] == list(range(10))
-    assert [trial.failure for trial in trials] == [""] * 10
+    assert [trial.number for trial in trials] == list(range(24))
+    assert [trial.failure for trial in trials] == [""] * 24
     assert {trial.status(plan) for trial in trials} <= {"completed", "stopped"}
     moved = [file for file in notes.iterdir() if len(set(file.read_text().split())) == 2]
     assert len(moved) == 1, "the trial that ran on the node when it died"

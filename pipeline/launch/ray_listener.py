@@ -14,6 +14,7 @@ Hear = Callable[[int, Any, dict[str, Any]], None]
 
 def make_listener(recorder: Recorder, start: Values, hear: Hear) -> Any:
     """A Tune callback that calls hear(number, trial, result) with every report; numbers are in order of creation."""
+    import ray
     from ray import tune
 
     numbers: dict[str, int] = {}
@@ -33,7 +34,11 @@ def make_listener(recorder: Recorder, start: Values, hear: Hear) -> Any:
 
         def on_trial_error(self, *, trials: list[Any], trial: Any, **_: Any) -> None:
             failed = recorder.begin(number_of(trials, trial), {**start, **trial.config})
-            failed.failure = _reason(trial.get_pickled_error() or trial.get_error())
+            error = trial.get_pickled_error() or trial.get_error()
+            failed.failure = _reason(error)
+            # Without an error, or with that of an actor, and not for the last time: Tune retries only what was running.
+            died = error is None or isinstance(error, ray.exceptions.RayActorError)
+            failed.lost = died and trial.num_failures <= MAX_RETRIES
 
     return Listener()
 
@@ -44,4 +49,4 @@ def _reason(error: Exception | None) -> str:
 
     if isinstance(error, ray.exceptions.RayActorError):
         return f"its process died {MAX_RETRIES + 1} times; it may need more memory than there is"
-    return str(error).strip()
+    return "its process could not start" if error is None else str(error).strip()

@@ -11,6 +11,7 @@ from pipeline.config.run import Run
 from pipeline.launch import ray_listener
 from pipeline.launch.launcher import measure_bytes
 from pipeline.launch.ray_listener import make_listener
+from pipeline.launch.ray_lost import run_lost
 from pipeline.launch.ray_search import all_trials_pending, make_scheduler, make_searcher, quiet_tune
 from pipeline.launch.ray_session import cluster_address, open_ray
 from pipeline.launch.ray_steps import steps_tuner
@@ -43,12 +44,19 @@ class RaySweeper:
         with quiet_tune(), all_trials_pending(plan):
             grid = _tuner(self._settings, plan, function, shared, recorder, self._storage(self._folder)).fit()
         grid.filesystem.delete_dir(grid.experiment_path)  # nothing is restored from it: see SweepLog
+        if not plan.pauses:
+            run_lost(plan, function, shared, recorder, trial_resources(self._settings, plan))
         return [recorder.trials[number] for number in sorted(recorder.trials)]
 
     def _storage(self, folder: Path) -> str:
         """Where checkpoints pass from trial to trial: on a cluster, where all nodes reach them."""
         on_cluster = cluster_address(self._settings) is not None
         return f"{storage_path(self._settings.storage)}/{folder.name}" if on_cluster else str(folder / "sweeps")
+
+
+def trial_resources(settings: Run, plan: SweepPlan) -> dict[str, float]:
+    """What Ray sets aside for a trial."""
+    return {"CPU": plan.threads} | ({"GPU": settings.gpus_per_worker} if settings.gpus_per_worker else {})
 
 
 def _tuner(
@@ -62,7 +70,7 @@ def _tuner(
         "verbose": 0,
         "failure_config": tune.FailureConfig(max_failures=ray_listener.MAX_RETRIES),
     }
-    resources = {"CPU": plan.threads} | ({"GPU": settings.gpus_per_worker} if settings.gpus_per_worker else {})
+    resources = trial_resources(settings, plan)
     if plan.pauses:
         return steps_tuner(plan, function, shared, recorder, run, resources)
 

@@ -76,7 +76,7 @@ class SweepPlan:
 class SweptTrial:
     """number: from 0 in the order of the draws.  values: at its last report.  curve: metrics of each report.  failure:
     why it failed, or empty.  donors: the trial whose weights it went on from, by the number of the report before which
-    it did.  path: values at each report, where they change.  seconds: of training."""
+    it did.  path: values at each report, where they change.  seconds: of training.  lost: given up with its node."""
 
     number: int
     values: Values
@@ -85,6 +85,7 @@ class SweptTrial:
     donors: dict[int, int] = field(default_factory=dict)
     path: list[Values] = field(default_factory=list)
     seconds: float = field(default=0.0, compare=False)
+    lost: bool = field(default=False, compare=False)
 
     def status(self, plan: SweepPlan) -> str:
         if self.failure:
