@@ -1,6 +1,5 @@
 """A sweep by hand: names, options, what is written, and going on after a kill."""
 
-import csv
 import json
 import os
 import signal
@@ -12,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from pipeline.artifacts import read_table
 from pipeline.config.load import write_changed
 from pipeline.data.prepared import Split
 from pipeline.data.splits import label_subsets
@@ -117,7 +117,7 @@ def test_a_killed_sweep_by_hand_goes_on_and_leaves_what_an_undisturbed_one_leave
     assert resumed.returncode == 0, said
     for name in ("best.json", "reports.csv", "summary.json", "importance-vae.svg", "parallel_coordinates-vae.svg"):
         assert (sweeps / "cut" / name).read_bytes() == (sweeps / "whole" / name).read_bytes(), name
-    whole, cut = (list(csv.DictReader((sweeps / name / "trials.csv").open())) for name in ("whole", "cut"))
+    whole, cut = (read_table(sweeps / name / "trials.csv") for name in ("whole", "cut"))
     assert len(whole) == 3
     assert all(float(row.pop("seconds")) > 0 for row in [*whole, *cut])
     assert whole == cut
