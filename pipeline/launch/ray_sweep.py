@@ -1,7 +1,7 @@
 """Sweeps by Ray Tune: its searchers draw trials, its schedulers judge them, warm actors run them."""
 
 from contextlib import ExitStack
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from types import TracebackType
 from typing import Any, Self
 
@@ -43,7 +43,7 @@ class RaySweeper:
             self._folder = self._session.enter_context(session)
         with quiet_tune(), all_trials_pending(plan):
             grid = _tuner(self._settings, plan, function, shared, recorder, self._storage(self._folder)).fit()
-        grid.filesystem.delete_dir(grid.experiment_path)  # nothing is restored from it: see SweepLog
+        grid.filesystem.delete_dir(PurePosixPath(grid.experiment_path).parent.as_posix())  # SweepLog has what counts
         if not plan.pauses:
             run_lost(plan, function, shared, recorder, trial_resources(self._settings, plan))
         return [recorder.trials[number] for number in sorted(recorder.trials)]
