@@ -3,6 +3,16 @@
 import torch
 from threadpoolctl import threadpool_limits
 
+from pipeline.config.run import Run
+
+
+def run_accelerator(run: Run) -> str:
+    """cpu or gpu, for what `run` describes: workers that get GPUs have one, this machine need not.
+
+    Raises ValueError as `resolve_accelerator` does.
+    """
+    return "gpu" if run.gpus_per_worker > 0 else resolve_accelerator(run.accelerator)
+
 
 def resolve_accelerator(wanted: str) -> str:
     """cpu or gpu. Raises ValueError when a GPU is asked for and there is none."""

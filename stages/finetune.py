@@ -11,7 +11,7 @@ from pipeline import paths
 from pipeline.artifacts import read_json, read_table, write_json, write_table
 from pipeline.config.classifier import Finetune
 from pipeline.data.prepared import load_prepared
-from pipeline.device import resolve_accelerator
+from pipeline.device import run_accelerator
 from pipeline.launch.choose import open_fitter
 from pipeline.stage import Stage, StageSpec, run_stage
 from pipeline.tuning.finetune import SEED, curve_rows, finetune_specs, run_finetune
@@ -46,7 +46,7 @@ def finetune(stage: Stage) -> None:
         read_json(paths.STUDY / "recipes.json"),
         num_images=int(np.count_nonzero(prepared.train.labels >= 0)),
         root_seed=run.seed,
-        accelerator=resolve_accelerator(run.accelerator),
+        accelerator=run_accelerator(run),
         precision=run.precision,
     )
     data = gather_trial_data(prepared, stage.top_layer, {arm, "scratch"}, seeds=[SEED], budgets=[])

@@ -10,7 +10,7 @@ from pipeline import paths
 from pipeline.artifacts import write_table
 from pipeline.data.pictures import image_grid, write_png
 from pipeline.data.prepared import load_prepared
-from pipeline.device import resolve_accelerator
+from pipeline.device import run_accelerator
 from pipeline.launch.choose import open_fitter
 from pipeline.models.dbn import DBN
 from pipeline.models.pictures import filters_as_pictures, reconstruction_pairs
@@ -40,7 +40,7 @@ def pretrain(stage: Stage, name: str) -> None:
         below=below,
         layer=layer,
         seed=run.seed,
-        accelerator=resolve_accelerator(run.accelerator),
+        accelerator=run_accelerator(run),
         precision=run.precision,
         checkpoint=stage.work / "fit.ckpt",
     )

@@ -10,7 +10,7 @@ from pipeline import paths
 from pipeline.artifacts import read_json, write_json, write_table
 from pipeline.config.classifier import Study
 from pipeline.data.prepared import load_prepared
-from pipeline.device import resolve_accelerator
+from pipeline.device import run_accelerator
 from pipeline.launch.choose import open_launcher
 from pipeline.stage import Stage, StageSpec, run_stage
 from pipeline.tuning.gather import gather_trial_data
@@ -43,7 +43,7 @@ def study(stage: Stage) -> None:
         budgets=budgets,
         num_seeds=len(seeds),
         root_seed=run.seed,
-        accelerator=resolve_accelerator(run.accelerator),
+        accelerator=run_accelerator(run),
         precision=run.precision,
     )
     data = gather_trial_data(prepared, stage.top_layer, settings.arms, seeds=seeds, budgets=budgets)

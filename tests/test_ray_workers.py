@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+from pipeline.device import run_accelerator
 from pipeline.launch.choose import open_fitter, open_launcher
 from pipeline.launch.launcher import OnEpoch
 from pipeline.launch.ray_workers import storage_path
@@ -52,6 +53,7 @@ def train(item: str, shared: Shared, on_epoch: OnEpoch) -> dict[str, Any]:
 
 DRIVER = """
 import sys
+from pipeline.device import run_accelerator
 from pipeline.launch.choose import open_fitter
 from tests.test_ray_workers import Shared, make_images, train
 from tests.ray_settings import ray_settings
@@ -154,3 +156,10 @@ def test_finished_fits_leave_nothing_in_storage(runs: dict[str, Any]) -> None:
 def test_a_folder_of_storage_becomes_absolute_and_a_url_stays() -> None:
     assert storage_path("s3://bucket/folder") == "s3://bucket/folder"
     assert storage_path("here") == str(Path.cwd() / "here")
+
+
+def test_workers_with_gpus_need_none_where_the_stage_runs() -> None:
+    assert run_accelerator(ray_settings("run.accelerator=gpu", "run.gpus_per_worker=0.5")) == "gpu"
+    if not torch.cuda.is_available():
+        with pytest.raises(ValueError, match="run.accelerator is gpu but torch finds no GPU"):
+            run_accelerator(ray_settings("run.accelerator=gpu"))

@@ -6,7 +6,7 @@ from pipeline import paths
 from pipeline.artifacts import write_array, write_table
 from pipeline.config.generators import Gan, Vae
 from pipeline.data.prepared import load_prepared
-from pipeline.device import resolve_accelerator, set_threads
+from pipeline.device import run_accelerator, set_threads
 from pipeline.launch.choose import open_launcher
 from pipeline.stage import Stage, StageSpec
 from pipeline.training.draws import fit_draws, generator_labels
@@ -39,7 +39,7 @@ def run_generator_stage(stage: Stage, config: Vae | Gan) -> None:
             labels,
             launcher,
             seed=run.seed,
-            accelerator=resolve_accelerator(run.accelerator),
+            accelerator=run_accelerator(run),
             precision=run.precision,
             work=stage.work,
             on_fitted=progress.update,

@@ -15,7 +15,7 @@ from pipeline.config.space import Distribution
 from pipeline.config.targets import Section, target_space
 from pipeline.config.tune import LAYER_PREFIX, Tune, grid_size
 from pipeline.data.prepared import Prepared
-from pipeline.device import resolve_accelerator, set_threads
+from pipeline.device import run_accelerator, set_threads
 from pipeline.models.dbn import DBN
 from pipeline.seeding import derive_seed
 from pipeline.training.draws import draw_labels
@@ -63,7 +63,7 @@ def classifier_sweeps(tune: Tune, run: Run, prepared: Prepared, top_layer: str) 
             steps=tune.steps,
             reports=tune.reports,
             batch_size=tune.batch_size,
-            accelerator=resolve_accelerator(run.accelerator),
+            accelerator=run_accelerator(run),
             precision=run.precision,
             **pick_values(tune.start),
         )
@@ -80,7 +80,7 @@ def target_sweep(tune: Tune, run: Run, prepared: Prepared, section: Section, lay
     start = {name: getattr(section, name) for name in space}
     common: dict[str, Any] = {
         "seed": run.seed,
-        "accelerator": resolve_accelerator(run.accelerator),
+        "accelerator": run_accelerator(run),
         "precision": run.precision,
         "reports": tune.reports,
     }
