@@ -161,5 +161,5 @@ def test_a_folder_of_storage_becomes_absolute_and_a_url_stays() -> None:
 def test_workers_with_gpus_need_none_where_the_stage_runs() -> None:
     assert run_accelerator(ray_settings("run.accelerator=gpu", "run.gpus_per_worker=0.5")) == "gpu"
     if not torch.cuda.is_available():
-        with pytest.raises(ValueError, match="run.accelerator is gpu but torch finds no GPU"):
+        with pytest.raises(ValueError, match=r"run.accelerator is gpu but torch finds no GPU"):
             run_accelerator(ray_settings("run.accelerator=gpu"))
