@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from pipeline import paths
-from pipeline.artifacts import read_json, read_table, write_json, write_table
+from pipeline.artifacts import read_json, read_table, write_json, write_table, write_text
 from pipeline.config.load import load_params
 from pipeline.metrics.verdicts import say_points
 from pipeline.report.content import Content, Difference
@@ -175,6 +175,14 @@ def test_missing_optional_files_are_named_and_left_out(project: Path) -> None:
     for path in ("out/tune/best.json", "plots/pretrain-conv1/filters.png", "out/augment/gan/quality.json"):
         assert f"{path} is missing" in page.text
     assert "sweep" not in [attributes["id"] for attributes in page.all("section")]
+
+
+def test_pictures_of_a_sweep_are_shown_where_its_stage_drew_them(project: Path) -> None:
+    alt = "How much of the variance between the trials of “from scratch” each setting explains."
+    assert alt not in render_project(project)
+    write_text(project / paths.plots("tune") / "importance-scratch.svg", '<svg xmlns="http://www.w3.org/2000/svg"/>')
+    shown = [attributes for attributes in Page(render_project(project)).all("img") if attributes["alt"] == alt]
+    assert [attributes["src"].split(",")[0] for attributes in shown] == ["data:image/svg+xml;base64"]
 
 
 def test_one_seed_is_not_judged(tmp_path: Path) -> None:

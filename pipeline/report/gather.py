@@ -187,8 +187,8 @@ class Gatherer:
             arm: {key: told[arm][key] for key in in_order(told[arm], SETTINGS)} for arm in in_order(told, ARM_NAMES)
         }
         figures = {
-            "parallel_coordinates": "Every trial of {}: its settings and its validation loss, the best one in colour.",
-            "importance": "How much of the variance between the trials of {} each setting explains.",
+            "parallel_coordinates": "Every trial of “{}”: its settings and validation loss, the best one in colour.",
+            "importance": "How much of the variance between the trials of “{}” each setting explains.",
         }
         plots = self.root / paths.plots("tune")
         pictures = [
