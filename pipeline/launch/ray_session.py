@@ -16,6 +16,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pipeline
 from pipeline.config.run import Run
@@ -86,22 +87,24 @@ def joined_ray(address: str) -> Iterator[Path]:
         inside_a_job = "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ  # its working_dir is on every node already
         code = {} if inside_a_job else {"py_modules": [str(Path(pipeline.__file__).parent)]}
         try:
-            ray.init(
-                address=address,
-                log_to_driver=False,
-                logging_level=logging.CRITICAL,
-                runtime_env={**code, "env_vars": dict(CLUSTER_ENVIRONMENT)},
-            )
+            _join(address, {**code, "env_vars": dict(CLUSTER_ENVIRONMENT)})
             ray._private.worker._worker_logs_enabled = False
             yield folder
-        except ConnectionError as error:
-            raise ValueError(
-                f"no Ray cluster answers at run.address {address} ({_first_line(error)}): start one, or see that "
-                "RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH (or RAY_AUTH_TOKEN) are set here to the cluster's token"
-            ) from error
         finally:
             ray.shutdown()
             ray._private.worker._worker_logs_enabled = True
+
+
+def _join(address: str, runtime_env: dict[str, Any]) -> None:
+    import ray
+
+    try:
+        ray.init(address=address, log_to_driver=False, logging_level=logging.CRITICAL, runtime_env=runtime_env)
+    except ConnectionError as error:
+        raise ValueError(
+            f"no Ray cluster answers at run.address {address} ({_first_line(error)}): start one, or see that "
+            "RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH (or RAY_AUTH_TOKEN) are set here to the cluster's token"
+        ) from error
 
 
 @contextmanager
