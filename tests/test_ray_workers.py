@@ -67,13 +67,14 @@ with open_fitter(settings, "test") as fitter:
 
 def kill_driver(storage: str, folder: str) -> None:
     """The process that waits for a fit dies in its fourth epoch."""
-    process = subprocess.Popen([sys.executable, "-c", DRIVER, storage, folder], stdout=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    for line in process.stdout:
-        if line.strip() == "6":
-            break
-    process.kill()
-    assert process.wait() == -signal.SIGKILL
+    command = [sys.executable, "-c", DRIVER, storage, folder]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if line.strip() == "6":
+                break
+        process.kill()
+    assert process.returncode == -signal.SIGKILL
 
 
 def train_quietly(item: str, shared: Shared) -> dict[str, Any]:
