@@ -4,6 +4,8 @@ BIN := .venv/bin
 # libgomp reads this when torch is loaded: a waiting thread must not spin while another process needs the core.
 export OMP_WAIT_POLICY := PASSIVE
 export DVC_NO_ANALYTICS := 1
+# Two cores, two processes: tests/conftest.py says which tests stay together.
+PYTEST := $(BIN)/pytest --numprocesses=auto --dist=loadgroup --no-loadscope-reorder
 ifdef PIP_FIND_LINKS
 export UV_FIND_LINKS := $(PIP_FIND_LINKS)
 endif
@@ -22,16 +24,16 @@ run: setup
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/dvc repro
 
 test: setup
-	$(BIN)/pytest
+	$(PYTEST)
 
 test-fast: setup
-	$(BIN)/pytest -m "not slow and not ray and not e2e and not gpu"
+	$(PYTEST) -m "not slow and not ray and not e2e and not gpu"
 
 check: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/pytest -m "not gpu"
+	$(PYTEST) -m "not gpu"
 
 bench-quick: setup
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m benchmarks.pipeline --quick

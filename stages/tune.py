@@ -36,7 +36,7 @@ from pipeline.tuning.sweep_results import (
 )
 from pipeline.tuning.targets import Sweep, classifier_sweeps, target_sweep
 
-RUN = ("run.seed", "run.threads", "run.accelerator", "run.precision")
+RUN = ("run.seed", "run.threads", "run.accelerator", "run.precision", "run.workers", "run.cpus_per_worker")
 SPEC = StageSpec(
     "tune",
     params=(*RUN, "pretrain.layers", "vae", "gan", "tune"),

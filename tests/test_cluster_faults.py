@@ -2,6 +2,7 @@
 
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,6 +19,8 @@ from pipeline.tuning.points import Values
 from pipeline.tuning.sweep import METRIC, Recorder, Report, SweepPlan, SweptTrial
 from pipeline.tuning.sweep_log import SweepLog
 from tests.ray_settings import ray_settings
+from tests.test_steps import make_plan as make_population
+from tests.test_steps import walk
 
 ROOT = Path(__file__).parent.parent
 GIBIBYTE = 2**30
@@ -29,14 +32,24 @@ class Shared(NamedTuple):
 
 
 def visit(item: int, shared: Shared) -> tuple[float, str]:
-    """A second and a half of work; a line of the item's file for each attempt says which node it was on."""
+    """A second and a half of work; a line of the item's file for each attempt says which node it was on.
+
+    The last trials wait until three nodes have had one.
+    """
     import ray
 
-    node = str(ray.get_runtime_context().get_node_id())
+    node, deadline = str(ray.get_runtime_context().get_node_id()), time.monotonic() + 60
     with (Path(shared.folder) / str(item)).open("a") as file:
         file.write(node + "\n")
     time.sleep(1.5)
+    while item >= 20 and len(nodes_in(shared.folder)) < 3 and time.monotonic() < deadline:
+        time.sleep(0.1)
     return float(shared.matrix.sum()) + item, node
+
+
+def nodes_in(folder: str | Path) -> set[str]:
+    """Those that the files of the folder name, a line each."""
+    return {node for file in Path(folder).iterdir() if file.is_file() for node in file.read_text().split()}
 
 
 def hoard(item: int, shared: Shared) -> int:
@@ -118,7 +131,7 @@ def climb(values: Values, shared: Any, report: Report, checkpoint: Path | None) 
     node, deadline = str(ray.get_runtime_context().get_node_id()), time.monotonic() + 60
     with (Path(shared) / f"{values['lr']:.12f}").open("a") as file:
         file.write(node + "\n")
-    while len({line for file in Path(shared).iterdir() for line in file.read_text().split()}) < 2:
+    while len(nodes_in(shared)) < 2:
         assert time.monotonic() < deadline, "all trials ran on one node"
         time.sleep(0.1)
     for step in range(1, 5):
@@ -150,8 +163,7 @@ def test_a_sweep_loses_no_trial_when_a_node_dies(tmp_path: Path, patch: pytest.M
         def disturb(trial: SweptTrial) -> None:
             nonlocal heard
             heard += 1
-            seen = {node for file in notes.iterdir() for node in file.read_text().split()}
-            if heard >= 6 and len(seen) == 2 and not cluster.nodes[1].killed:
+            if heard >= 6 and len(nodes_in(notes)) == 2 and not cluster.nodes[1].killed:
                 cluster.kill_node(1)
 
         for name, value in cluster.environment.items():
@@ -166,6 +178,47 @@ def test_a_sweep_loses_no_trial_when_a_node_dies(tmp_path: Path, patch: pytest.M
     moved = [file for file in notes.iterdir() if len(set(file.read_text().split())) == 2]
     assert len(moved) == 1, "the trial that ran on the node when it died"
     assert not any((tmp_path / "storage").iterdir())
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_an_interrupted_population_on_a_cluster_goes_on_from_the_storage(
+    tmp_path: Path, patch: pytest.MonkeyPatch
+) -> None:
+    storage, plan, heard = tmp_path / "storage", make_population(), 0
+
+    def interrupt(_: SweptTrial) -> None:
+        nonlocal heard
+        heard += 1
+        if heard == 7:
+            raise KeyboardInterrupt
+
+    with LocalCluster(nodes=2, cpus=1, state_folder=tmp_path / "state") as cluster:
+        for name, value in cluster.environment.items():
+            patch.setenv(name, value)
+        settings = ray_settings(f"run.address={cluster.address}", f"run.storage={storage}")
+
+        def sweep(name: str, on_report: Callable[[SweptTrial], None] | None = None) -> list[SweptTrial]:
+            (tmp_path / name).mkdir(exist_ok=True)
+            with RaySweeper(settings) as sweeper:
+                return sweeper.sweep(
+                    plan, walk, str(tmp_path / name), Recorder(SweepLog(tmp_path / f"{name}-log"), on_report)
+                )
+
+        with pytest.raises(KeyboardInterrupt):
+            sweep("interrupted", interrupt)
+        kept = list(storage.glob("steps-*/*.ckpt"))
+        before = count_updates(tmp_path / "interrupted")
+        assert sweep("interrupted") == sweep("undisturbed")
+    assert len(kept) >= 4
+    assert not list((tmp_path / "interrupted-log").rglob("*.ckpt"))
+    assert not list(storage.glob("steps-*"))
+    trained = count_updates(tmp_path / "interrupted") - before
+    assert trained <= count_updates(tmp_path / "undisturbed") - 6 + 2, "only what was lost is trained again"
+
+
+def count_updates(folder: Path) -> int:
+    return len((folder / "updates").read_text().splitlines())
 
 
 @pytest.mark.ray

@@ -27,7 +27,7 @@ from pipeline.config.space import (
 from pipeline.launch.ray_local_sweep import LocalSweeper
 from pipeline.launch.ray_sweep import RaySweeper
 from pipeline.tuning.points import Values, draw, explore, grid_points, random_points
-from pipeline.tuning.steps import FIT_FILE, Past, run_steps
+from pipeline.tuning.steps import FIT_FILE, Past, StepStore, run_steps
 from pipeline.tuning.sweep import Recorder, Report, SweepPlan, SweptTrial
 from pipeline.tuning.sweep_log import SweepLog
 from pipeline.tuning.sweep_results import best_trial, report_rows, trial_rows
@@ -178,7 +178,17 @@ def test_a_trial_goes_on_from_a_donors_checkpoint_with_its_own_values(tmp_path: 
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        run_steps(walk, half, None, donor, Past(), plan, known={}, store=tmp_path / "store", tell=stop_after_two)
+        run_steps(
+            walk,
+            half,
+            None,
+            donor,
+            Past(),
+            plan,
+            known={},
+            store=StepStore(str(tmp_path / "store")),
+            tell=stop_after_two,
+        )
     assert json.loads((donor / FIT_FILE).read_text()) == {"weight": 1.0, "step": 2}
     run_steps(
         walk,
@@ -188,7 +198,7 @@ def test_a_trial_goes_on_from_a_donors_checkpoint_with_its_own_values(tmp_path: 
         pasts[-1],
         plan,
         known={},
-        store=tmp_path / "store",
+        store=StepStore(str(tmp_path / "store")),
         tell=lambda message, now, before: told.append((message["weight"], now.reports, before)),
     )
     assert [(weight, reports) for weight, reports, _ in told] == [(1.25, 3), (1.5, 4)]
@@ -209,7 +219,9 @@ def test_known_steps_are_not_trained_again_and_give_the_same_checkpoints(tmp_pat
             known[now.key] = message
             told.append((message["weight"], now, (folder / FIT_FILE).read_bytes()))
 
-        run_steps(walk, values, str(shared), folder, Past(), plan, known=dict(known), store=store, tell=tell)
+        run_steps(
+            walk, values, str(shared), folder, Past(), plan, known=dict(known), store=StepStore(str(store)), tell=tell
+        )
         return told
 
     first = run(tmp_path / "a")

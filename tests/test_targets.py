@@ -20,7 +20,7 @@ from pipeline.launch.local import limit_threads
 from pipeline.models.dbn import DBN
 from pipeline.training.generators import GeneratorData
 from pipeline.training.greedy import LayerData
-from pipeline.tuning.steps import FIT_FILE, Past, run_steps
+from pipeline.tuning.steps import FIT_FILE, Past, StepStore, run_steps
 from pipeline.tuning.sweep import SweepPlan
 from pipeline.tuning.target_trials import (
     METRICS,
@@ -131,14 +131,14 @@ def test_after_an_exploit_the_donors_weights_train_with_the_changed_rate(kind: s
     data, folder = make(), tmp_path / "donor"
     folder.mkdir()
     pasts: list[Past] = []
-    plan = make_plan(kind, values)
+    plan, store = make_plan(kind, values), StepStore(str(tmp_path / "store"))
 
     def stop(message: Any, now: Past, before: Past) -> None:
         pasts.append(now)
         raise Stop
 
     with pytest.raises(Stop):
-        run_steps(function, values, data, folder, Past(), plan, known={}, store=tmp_path / "store", tell=stop)
+        run_steps(function, values, data, folder, Past(), plan, known={}, store=store, tell=stop)
     donor = torch.load(folder / FIT_FILE, weights_only=True)
     seen: list[Any] = []
 
@@ -148,7 +148,7 @@ def test_after_an_exploit_the_donors_weights_train_with_the_changed_rate(kind: s
             seen.append((torch.load(folder / FIT_FILE, weights_only=True), before))
 
     changed = values | {"lr": 1e-9}
-    run_steps(function, changed, data, folder, pasts[0], plan, known={}, store=tmp_path / "store", tell=look)
+    run_steps(function, changed, data, folder, pasts[0], plan, known={}, store=store, tell=look)
     (heir, before), trained = seen[0], donor["state_dict"]
     assert before == pasts[0]
     weights = {name: weight for name, weight in trained.items() if ".average." not in name}  # moves by itself
@@ -200,7 +200,7 @@ def test_a_failed_trial_of_a_target_names_what_is_wrong(tmp_path: Path) -> None:
         Past(),
         plan,
         known={},
-        store=tmp_path,
+        store=StepStore(str(tmp_path)),
         tell=lambda message, *_: told.append(message),
     )
     assert "diverged at step" in told[-1]["failure"]

@@ -18,7 +18,7 @@ from pipeline.models.dbn import DBN, GreedyLayer
 from pipeline.models.gan import ConditionalGAN
 from pipeline.models.vae import ConditionalVAE
 from pipeline.seeding import make_generator
-from pipeline.training.fit import fit
+from pipeline.training.fit import OnEpoch, fit
 from pipeline.training.plan import Epoch, FitPlan
 from pipeline.training.stream import BatchStream, MixedStream, Stream, in_batches
 from pipeline.training.workers import Host, current_shard, hosted
@@ -72,11 +72,13 @@ def make_model(name: str) -> nn.Module:
 MODELS = ("classifier", "vae", "gan", "conv rbm", "dense rbm")
 
 
-def fit_model(name: str, checkpoint: Path | None = None, **plan: Any) -> tuple[list[Epoch], dict[str, Tensor]]:
+def fit_model(
+    name: str, checkpoint: Path | None = None, on_epoch: OnEpoch | None = None, **plan: Any
+) -> tuple[list[Epoch], dict[str, Tensor]]:
     model, validation = make_model(name), in_batches(*make_images(80), 32)
     plan = {"optimizer": "sgd", "momentum": 0.5, **plan} if "rbm" in name else plan
     stream = make_stream(augmented=name == "classifier")
-    history = fit(model, stream, make_plan(**plan), validation=validation, checkpoint=checkpoint)
+    history = fit(model, stream, make_plan(**plan), validation=validation, checkpoint=checkpoint, on_epoch=on_epoch)
     return history, model.state_dict()
 
 

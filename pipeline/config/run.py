@@ -21,9 +21,9 @@ class Run:
     """How many trials of a study run side by side under ray, >= 1."""
     workers: int
     """Processes that train one model together, >= 1; above 1 needs launch ray. They share each batch, whose size stays:
-    the model is the same up to rounding, so it is a parameter of the result. A sweep's trials have one each."""
+    the model is the same up to rounding, so it is a parameter of the result."""
     cpus_per_worker: int
-    """CPU threads of a trial, and of each worker of a fit that has several, >= 1. Another count gives other bits."""
+    """CPU threads of a study's trial, and of each worker of a fit that has several, >= 1. Another count, other bits."""
     gpus_per_worker: float
     """GPUs of a trial or worker, >= 0; 0.5 lets two share one. Above 0 needs accelerator gpu or auto."""
     address: str | None

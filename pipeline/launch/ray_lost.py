@@ -6,32 +6,41 @@ import torch
 
 from pipeline.launch import ray_listener
 from pipeline.launch.ray_launcher import explain_death
+from pipeline.launch.ray_team import Bundles
 from pipeline.tuning.points import Values
 from pipeline.tuning.sweep import Message, Recorder, SweepFunction, SweepPlan, replay
 from pipeline.tuning.sweep_log import Metrics
 
 
-def run_lost(
-    plan: SweepPlan, function: SweepFunction, shared: Any, recorder: Recorder, resources: dict[str, float]
-) -> None:
+def run_lost(plan: SweepPlan, function: SweepFunction, shared: Any, recorder: Recorder, bundles: Bundles) -> None:
     """Runs each of them on the nodes that are left, to its end: the scheduler that could have stopped it has gone."""
     import ray
+    from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
     lost = [trial for trial in recorder.trials.values() if trial.lost]
     if not lost:
         return
     reference = ray.put(shared)
-    task = ray.remote(_run).options(
-        num_cpus=resources["CPU"], num_gpus=resources.get("GPU", 0), max_retries=ray_listener.MAX_RETRIES
-    )
-    running = [(trial, task.remote(function, trial.values, reference, list(trial.curve), plan)) for trial in lost]
-    for trial, result in running:
+    running = []
+    for trial in lost:
+        group = ray.util.placement_group(bundles)
+        task = ray.remote(_run).options(
+            num_cpus=bundles[0]["CPU"],
+            num_gpus=bundles[0].get("GPU", 0),
+            max_retries=ray_listener.MAX_RETRIES,
+            scheduling_strategy=PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=0),
+        )
+        result = task.remote(function, trial.values, reference, list(trial.curve), plan)
+        running.append((trial, group, result))
+    for trial, group, result in running:
         trial.lost = False
         try:
             messages = ray.get(result)
         except ray.exceptions.RayError as error:
             trial.failure = f"its process died {ray_listener.MAX_RETRIES + 2} times; {explain_death(error)}"
             continue
+        finally:
+            ray.util.remove_placement_group(group)
         trial.failure = ""
         for position, message in enumerate(messages):
             recorder.add(trial, position, message)

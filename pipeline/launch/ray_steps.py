@@ -9,7 +9,7 @@ import torch
 
 from pipeline.launch.ray_listener import make_listener
 from pipeline.launch.ray_search import FAILED, REPORTS, make_scheduler, make_searcher
-from pipeline.tuning.steps import Past, read_past, run_steps
+from pipeline.tuning.steps import Past, StepStore, read_past, run_steps
 from pipeline.tuning.sweep import FAILURE, Message, Recorder, SweepFunction, SweepPlan
 from pipeline.tuning.sweep_log import Metrics
 
@@ -22,10 +22,13 @@ def steps_tuner(
     function: SweepFunction,
     shared: Any,
     recorder: Recorder,
+    store: StepStore,
     run: dict[str, Any],
-    resources: dict[str, float],
+    resources: Any,
 ) -> Any:
-    """run: what `tune.RunConfig` is to be made of, besides what is decided here.  resources: of a trial."""
+    """run: what `tune.RunConfig` is to be made of, besides what is decided here.  resources: of a trial, as Tune
+    takes them.
+    """
     from ray import tune
     from ray.tune.search import BasicVariantGenerator
 
@@ -41,7 +44,7 @@ def steps_tuner(
         shared=shared,
         known=dict(recorder.log.steps),
         plan=plan,
-        store=recorder.log.checkpoints.absolute(),
+        store=store,
     )
     population = plan.scheduler == "pbt"
     points = plan.points() if population else []
@@ -68,7 +71,7 @@ def _trainable(
     shared: Any,
     known: dict[str, Metrics],
     plan: SweepPlan,
-    store: Path,
+    store: StepStore,
 ) -> None:
     """What runs in the actor, again after each pause, then with the checkpoint that the scheduler wants."""
     from ray import tune

@@ -15,7 +15,9 @@ from pipeline.launch.ray_lost import run_lost
 from pipeline.launch.ray_search import all_trials_pending, make_scheduler, make_searcher, quiet_tune
 from pipeline.launch.ray_session import cluster_address, open_ray
 from pipeline.launch.ray_steps import steps_tuner
+from pipeline.launch.ray_team import Bundles, team_up, trial_bundles
 from pipeline.launch.ray_workers import storage_path
+from pipeline.tuning.steps import StepStore
 from pipeline.tuning.sweep import Message, Recorder, SweepFunction, SweepPlan, SweptTrial, replay
 from pipeline.tuning.sweep_log import Metrics, trial_key
 
@@ -39,28 +41,46 @@ class RaySweeper:
 
     def sweep(self, plan: SweepPlan, function: SweepFunction, shared: Any, recorder: Recorder) -> list[SweptTrial]:
         if self._folder is None:
-            session = open_ray(self._settings, plan.max_concurrent * plan.threads, measure_bytes(shared))
+            cpus = plan.max_concurrent * self._settings.workers * plan.threads
+            session = open_ray(self._settings, cpus, measure_bytes(shared))
             self._folder = self._session.enter_context(session)
+        function = team_up(function, self._settings, plan, shared)
+        bundles = trial_bundles(self._settings, plan)
+        steps, storage = StepStore(self._step_place(recorder)), self._storage(self._folder)
         with quiet_tune(), all_trials_pending(plan):
-            grid = _tuner(self._settings, plan, function, shared, recorder, self._storage(self._folder)).fit()
+            grid = _tuner(plan, function, shared, recorder, storage, steps, bundles).fit()
         grid.filesystem.delete_dir(PurePosixPath(grid.experiment_path).parent.as_posix())  # SweepLog has what counts
+        if self._on_cluster:  # elsewhere they lie with the log
+            steps.clear()
         if not plan.pauses:
-            run_lost(plan, function, shared, recorder, trial_resources(self._settings, plan))
+            run_lost(plan, function, shared, recorder, bundles)
         return [recorder.trials[number] for number in sorted(recorder.trials)]
 
     def _storage(self, folder: Path) -> str:
         """Where checkpoints pass from trial to trial: on a cluster, where all nodes reach them."""
-        on_cluster = cluster_address(self._settings) is not None
-        return f"{storage_path(self._settings.storage)}/{folder.name}" if on_cluster else str(folder / "sweeps")
+        return f"{storage_path(self._settings.storage)}/{folder.name}" if self._on_cluster else str(folder / "sweeps")
 
+    def _step_place(self, recorder: Recorder) -> str:
+        """Where steps leave checkpoints for a sweep that goes on after a kill: it finds them by the name of its log."""
+        log = recorder.log
+        if not self._on_cluster:
+            return str(log.checkpoints.absolute())
+        folder = log.folder.absolute()
+        return f"{storage_path(self._settings.storage)}/steps-{folder.parent.name}-{folder.name}"
 
-def trial_resources(settings: Run, plan: SweepPlan) -> dict[str, float]:
-    """What Ray sets aside for a trial."""
-    return {"CPU": plan.threads} | ({"GPU": settings.gpus_per_worker} if settings.gpus_per_worker else {})
+    @property
+    def _on_cluster(self) -> bool:
+        return cluster_address(self._settings) is not None
 
 
 def _tuner(
-    settings: Run, plan: SweepPlan, function: SweepFunction, shared: Any, recorder: Recorder, storage: str
+    plan: SweepPlan,
+    function: SweepFunction,
+    shared: Any,
+    recorder: Recorder,
+    storage: str,
+    steps: StepStore,
+    bundles: Bundles,
 ) -> Any:
     from ray import tune
 
@@ -70,9 +90,9 @@ def _tuner(
         "verbose": 0,
         "failure_config": tune.FailureConfig(max_failures=ray_listener.MAX_RETRIES),
     }
-    resources = trial_resources(settings, plan)
+    resources = tune.PlacementGroupFactory(bundles)
     if plan.pauses:
-        return steps_tuner(plan, function, shared, recorder, run, resources)
+        return steps_tuner(plan, function, shared, recorder, steps, run, resources)
 
     def hear(number: int, trial: Any, result: dict[str, Any]) -> None:
         swept = recorder.begin(number, {**plan.start, **trial.config})

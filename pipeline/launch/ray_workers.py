@@ -9,7 +9,7 @@ import tempfile
 import threading
 import warnings
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -63,15 +63,13 @@ class WorkersLauncher:
         import ray
 
         reference = ray.put(shared)
-        results: list[Result | Failure] = []
         with ThreadPoolExecutor(self._settings.trials_at_once) as pool:
-            futures = [pool.submit(self._fit, function, item, reference, _new_mailbox()) for item in items]
-            for item, future in zip(items, futures, strict=True):
-                result: Any = future.result()
-                results.append(result)
+            futures = {pool.submit(self._fit, function, item, reference, _new_mailbox()): item for item in items}
+            for future in as_completed(futures):  # a finished trial is kept before the slower ones end
+                result = future.result()
                 if on_result is not None and not isinstance(result, Failure):
-                    on_result(item, result)
-        return results
+                    on_result(futures[future], result)
+        return [future.result() for future in futures]
 
     def fit(self, function: Callable[..., Result], item: Any, shared: Any, on_epoch: OnEpoch) -> Result | Failure:
         """`function(item, shared, on_epoch)` on every worker; on_epoch is called here with what rank 0 says."""

@@ -6,13 +6,15 @@ keys mean equal weights, whoever trained them: a step whose report and checkpoin
 
 import hashlib
 import math
-import shutil
+import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.artifacts import atomic_path, read_json, write_json
+import fsspec  # type: ignore[import-untyped]
+
+from pipeline.artifacts import read_json, write_json
 from pipeline.launch.launcher import describe
 from pipeline.tuning.points import Values
 from pipeline.tuning.sweep import FAILURE, Message, SweepFunction, SweepPlan
@@ -39,6 +41,37 @@ Told = Callable[[Message, Past, Past], None]
 """Called with a report, the step it belongs to and the step before; the folder then holds that step's checkpoint."""
 
 
+class StepStore:
+    """Checkpoints of steps by key. place: a folder, or an fsspec url; all nodes where trials run must reach it."""
+
+    def __init__(self, place: str) -> None:
+        self._files, self._folder = fsspec.core.url_to_fs(place)
+
+    def add(self, key: str, file: Path) -> None:
+        self._files.makedirs(self._folder, exist_ok=True)
+        temporary = f"{self._folder}/{key}.{secrets.token_hex(4)}.tmp"
+        self._files.put_file(str(file), temporary)
+        self._files.mv(temporary, self._path(key))
+
+    def fetch(self, key: str, file: Path) -> bool:
+        """Whether the step's checkpoint was there."""
+        fetched = file.with_suffix(".fetched")
+        try:
+            self._files.get_file(self._path(key), str(fetched))
+        except FileNotFoundError:
+            fetched.unlink(missing_ok=True)
+            return False
+        fetched.replace(file)
+        return True
+
+    def clear(self) -> None:
+        if self._files.exists(self._folder):
+            self._files.rm(self._folder, recursive=True)
+
+    def _path(self, key: str) -> str:
+        return f"{self._folder}/{key}.ckpt"
+
+
 def read_past(folder: Path) -> Past:
     return Past(**read_json(folder / PAST_FILE))
 
@@ -52,7 +85,7 @@ def run_steps(
     plan: SweepPlan,
     *,
     known: Mapping[str, Metrics],
-    store: Path,
+    store: StepStore,
     tell: Told,
 ) -> None:
     """The steps after `past`, whose checkpoint (if it has steps) lies in `folder`: known ones from `store`, the others
@@ -69,18 +102,15 @@ def run_steps(
         tell(message, past, before)
 
     while past.reports < plan.num_reports and (key := past.after(values).key) in known:
-        if past.reports + 1 < plan.num_reports:  # a fit leaves no checkpoint at its end
-            if not (store / f"{key}.ckpt").is_file():
-                break
-            shutil.copyfile(store / f"{key}.ckpt", file)
+        if past.reports + 1 < plan.num_reports and not store.fetch(key, file):  # a fit leaves no checkpoint at its end
+            break
         tell_next(dict(known[key]))
     if past.reports == plan.num_reports:
         return
 
     def keep(message: Message) -> None:
         if past.reports + 1 < plan.num_reports:
-            with atomic_path(store / f"{past.after(values).key}.ckpt") as temporary:
-                shutil.copyfile(file, temporary)
+            store.add(past.after(values).key, file)
         tell_next(message)
 
     try:

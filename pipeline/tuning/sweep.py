@@ -48,7 +48,7 @@ class SweepPlan:
     max_concurrent: int
     """Trials side by side."""
     threads: int
-    """CPU threads of a trial."""
+    """CPU threads of a trial, or of each of its workers."""
     seed: int
     """Of the searcher."""
 

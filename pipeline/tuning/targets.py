@@ -115,7 +115,7 @@ def make_plan(
         num_reports=-(-steps // -(-steps // tune.reports)),  # 9 steps in 6 reports are 5 of 2 or 1 steps
         reduction_factor=tune.reduction_factor,
         max_concurrent=tune.max_concurrent,
-        threads=run.threads,
+        threads=run.threads if run.workers == 1 else run.cpus_per_worker,
         seed=derive_seed(run.seed, "tune", "searcher"),
     )
 
