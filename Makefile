@@ -5,7 +5,7 @@ BIN := .venv/bin
 export OMP_WAIT_POLICY := PASSIVE
 export DVC_NO_ANALYTICS := 1
 # Two cores, two processes: tests/conftest.py says which tests stay together.
-PYTEST := $(BIN)/pytest --numprocesses=auto --dist=loadgroup --no-loadscope-reorder
+PYTEST := $(BIN)/pytest --numprocesses=auto --dist=loadscope --no-loadscope-reorder
 ifdef PIP_FIND_LINKS
 export UV_FIND_LINKS := $(PIP_FIND_LINKS)
 endif

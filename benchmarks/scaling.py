@@ -207,6 +207,7 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="fewer rounds and shorter trials")
     quick = parser.parse_args().quick
     os.environ.setdefault("PYTHONPATH", str(Path.cwd()))  # where workers find this file
+    os.environ.setdefault("RAY_worker_niceness", "0")  # as bare trials; Ray's workers give way to others otherwise
     rows = measure_grid(rounds=2 if quick else 5, steps=40 if quick else 150)
     rows += measure_workers(steps=60 if quick else 240)
     rows += measure_memory([1, 4] if quick else [1, 4, 8])

@@ -47,7 +47,7 @@ def study(stage: Stage) -> None:
         precision=run.precision,
     )
     data = gather_trial_data(prepared, stage.top_layer, settings.arms, seeds=seeds, budgets=budgets)
-    with stage.progress(len(specs), stage.name) as progress, open_launcher(run, stage.run_name) as launcher:
+    with stage.progress(len(specs), stage.name) as progress, open_launcher(run) as launcher:
 
         def show(done: int, row: StudyRow | None) -> None:
             latest = {} if row is None else {f"{row.arm}-{row.budget}": row.validation_accuracy}

@@ -1,4 +1,4 @@
-"""Sweeps whose trials have two workers each: the trials that one worker trains, however they are stopped or killed."""
+"""Trials with two workers each, mapped and swept: those that one worker trains, however they are stopped or killed."""
 
 import os
 import signal
@@ -6,17 +6,21 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from pipeline.config.space import parse_space
+from pipeline.launch.launcher import Failure
+from pipeline.launch.ray_launcher import RayLauncher
 from pipeline.launch.ray_sweep import RaySweeper
 from pipeline.training.workers import current_shard
 from pipeline.tuning.points import Values
 from pipeline.tuning.sweep import Recorder, Report, SweepPlan, SweptTrial
 from pipeline.tuning.sweep_log import SweepLog
 from tests.ray_settings import ray_settings
+from tests.test_ray_workers import Shared, train_quietly
 from tests.test_workers import TOLERANCE
-from tests.worker_fits import fit_model
+from tests.worker_fits import fit_model, make_images
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 REPORTS = 3
@@ -81,6 +85,25 @@ def check_losses(trial: SweptTrial) -> None:
 
 def processes(folder: Path, rank: int) -> int:
     return len(list(folder.glob(f"rank{rank}-*")))
+
+
+def test_mapped_trials_have_two_workers_each_and_outlive_one_that_dies(tmp_path: Path) -> None:
+    shared = Shared(make_images()[0].numpy(), str(tmp_path))
+    settings = ray_settings("run.workers=2", "run.trials_at_once=1")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(Path(__file__).parent.parent))
+        with RayLauncher(settings) as launcher:
+            killed, diverged, two = launcher.map_trials(train_quietly, ["killed", "diverges", "two"], shared)
+    alone = train_quietly("one", shared)
+    assert (tmp_path / "killed-1").exists()
+    assert diverged == Failure("diverges", "training diverged at step 4: lower the learning rate")
+    assert not isinstance(killed, Failure)
+    assert not isinstance(two, Failure)
+    assert (alone["size"], two["size"]) == (1, 2)
+    assert killed["history"] == two["history"]
+    for name, array in alone["state"].items():
+        np.testing.assert_allclose(two["state"][name], array, rtol=5e-4, atol=5e-4)
+        assert killed["state"][name].tobytes() == two["state"][name].tobytes(), name
 
 
 def test_two_workers_give_the_trials_of_one_and_stay_from_trial_to_trial(sweeper: RaySweeper, tmp_path: Path) -> None:

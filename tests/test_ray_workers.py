@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from pipeline.device import run_accelerator
-from pipeline.launch.choose import open_fitter, open_launcher
+from pipeline.launch.choose import open_fits, open_fitter
 from pipeline.launch.launcher import OnEpoch
 from pipeline.launch.ray_workers import storage_path
 from pipeline.training.fit import fit
@@ -102,7 +102,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         kill_driver(settings.storage, str(folder))
         with open_fitter(settings, "test") as fitter:
             runs["driver"] = fitter(train, "driver", shared, lambda *_: None)
-        with open_launcher(settings, "map") as launcher:
+        with open_fits(settings, "map") as launcher:
             (runs["two"],) = launcher.map_trials(train_quietly, ["two"], shared)
     return runs
 

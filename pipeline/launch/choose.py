@@ -1,4 +1,4 @@
-"""In this process, on Ray, or on several Ray workers a fit: the one place that looks at run.launch and run.workers."""
+"""In this process, on Ray, or by several Ray workers: the one place that chooses by run.launch and run.workers."""
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -12,14 +12,18 @@ from pipeline.launch.ray_launcher import RayLauncher
 from pipeline.launch.ray_workers import WorkersLauncher
 
 
-def open_launcher(run: Run, name: str) -> AbstractContextManager[Launcher]:
-    """What maps trials, inside a `with` block. All kinds give equal results, several workers up to rounding.
-
-    name: unique to these trials and their inputs; under it, several workers keep their checkpoints.
-    """
-    if run.workers > 1:
-        return WorkersLauncher(run, name)
+def open_launcher(run: Run) -> AbstractContextManager[Launcher]:
+    """What maps trials, inside a `with` block. Both kinds give equal results, several workers up to rounding."""
     return RayLauncher(run) if run.launch == "ray" else nullcontext(LocalLauncher(run.cpus_per_worker))
+
+
+def open_fits(run: Run, name: str) -> AbstractContextManager[Launcher]:
+    """As `open_launcher`, for fits that are long: one with several workers goes on from its checkpoint when it loses
+    one, on whatever node, where a trial would begin again.
+
+    name: unique to these fits and their inputs; under it, several workers keep their checkpoints.
+    """
+    return WorkersLauncher(run, name) if run.workers > 1 else open_launcher(run)
 
 
 class Fitter(Protocol):

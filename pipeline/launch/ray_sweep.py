@@ -1,6 +1,8 @@
 """Sweeps by Ray Tune: its searchers draw trials, its schedulers judge them, warm actors run them."""
 
+import tempfile
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path, PurePosixPath
 from types import TracebackType
 from typing import Any, Self
@@ -15,10 +17,11 @@ from pipeline.launch.ray_lost import run_lost
 from pipeline.launch.ray_search import all_trials_pending, make_scheduler, make_searcher, quiet_tune
 from pipeline.launch.ray_session import cluster_address, open_ray
 from pipeline.launch.ray_steps import steps_tuner
-from pipeline.launch.ray_team import Bundles, team_up, trial_bundles
+from pipeline.launch.ray_team import Bundles, Team, run_on_team, trial_bundles
 from pipeline.launch.ray_workers import storage_path
-from pipeline.tuning.steps import StepStore
-from pipeline.tuning.sweep import Message, Recorder, SweepFunction, SweepPlan, SweptTrial, replay
+from pipeline.tuning.points import Values
+from pipeline.tuning.steps import FIT_FILE, StepStore
+from pipeline.tuning.sweep import Message, Recorder, Report, SweepFunction, SweepPlan, SweptTrial, replay
 from pipeline.tuning.sweep_log import Metrics, trial_key
 
 MESSAGE = "message"
@@ -44,8 +47,9 @@ class RaySweeper:
             cpus = plan.max_concurrent * self._settings.workers * plan.threads
             session = open_ray(self._settings, cpus, measure_bytes(shared))
             self._folder = self._session.enter_context(session)
-        function = team_up(function, self._settings, plan, shared)
-        bundles = trial_bundles(self._settings, plan)
+        bundles = trial_bundles(self._settings, plan.threads)
+        if len(bundles) > 1:
+            function = _team_up(function, bundles, shared)
         steps, storage = StepStore(self._step_place(recorder)), self._storage(self._folder)
         with quiet_tune(), all_trials_pending(plan):
             grid = _tuner(plan, function, shared, recorder, storage, steps, bundles).fit()
@@ -132,3 +136,31 @@ def _trainable(
         tune.report({plan.metric: message[plan.metric], MESSAGE: message})
 
     replay(function, values, shared, known.get(trial_key(values), []), plan, report)
+
+
+def _team_up(function: SweepFunction, bundles: Bundles, shared: Any) -> SweepFunction:
+    """`function`, trained by a worker for each bundle."""
+    import ray
+
+    return partial(_sweep_on_team, function=function, team=Team(bundles, ray.put(shared)))
+
+
+def _sweep_on_team(
+    values: Values, shared: Any, report: Report, checkpoint: Path | None, *, function: SweepFunction, team: Team
+) -> None:
+    saved = checkpoint.read_bytes() if checkpoint is not None and checkpoint.is_file() else None
+    silent = partial(_sweep_silently, function, values, checkpoint is not None, saved)
+    run_on_team(team, lambda: function(values, shared, report, checkpoint), silent)
+
+
+def _sweep_silently(function: SweepFunction, values: Values, keeps: bool, saved: bytes | None, shared: Any) -> None:
+    """On a worker beside the one that reports. keeps, saved: whether there are checkpoints, and one to go on from."""
+    with tempfile.TemporaryDirectory() as folder:
+        checkpoint = Path(folder) / FIT_FILE
+        if saved is not None:
+            checkpoint.write_bytes(saved)
+        function(values, shared, _ignore, checkpoint if keeps else None)
+
+
+def _ignore(_: Message) -> None:
+    """Rank 0 reports."""

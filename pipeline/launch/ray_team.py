@@ -1,16 +1,13 @@
-"""A sweep's trial on several workers: the trial's own process is rank 0, actors beside it are the others.
+"""A mapped or swept trial on several workers: the trial's own process is rank 0, actors beside it are the others.
 
 Ray Train would pay a minute of imports for each trial; these workers stay from one trial to the next.
 """
 
 import os
-import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,9 +15,7 @@ from torch import distributed
 from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
 from pipeline.config.run import Run
-from pipeline.launch.launcher import USER_ERRORS, Failure, call
-from pipeline.tuning.points import Values
-from pipeline.tuning.sweep import Report, SweepFunction, SweepPlan
+from pipeline.launch.launcher import USER_ERRORS, Failure, Result, call
 
 FAREWELL_S = 20.0
 """How long workers may take to notice that their trial is over, before they are killed and replaced."""
@@ -29,62 +24,56 @@ Bundles = list[dict[str, float]]
 """What Ray sets aside for each worker of a trial, rank 0 first."""
 
 
-def trial_bundles(settings: Run, plan: SweepPlan) -> Bundles:
+def trial_bundles(settings: Run, threads: int) -> Bundles:
+    """threads: of each worker."""
     gpus = {"GPU": settings.gpus_per_worker} if settings.gpus_per_worker else {}
-    return [{"CPU": float(plan.threads), **gpus} for _ in range(settings.workers)]
-
-
-def team_up(function: SweepFunction, settings: Run, plan: SweepPlan, shared: Any) -> SweepFunction:
-    """`function`, run by settings.workers workers where those are several; to be called in a process of Ray's."""
-    import ray
-
-    if settings.workers == 1:
-        return function
-    backend = "nccl" if settings.gpus_per_worker else "gloo"
-    team = _Team(trial_bundles(settings, plan), plan.threads, backend, ray.put(shared))
-    return partial(_run_on_team, function=function, team=team)
+    return [{"CPU": float(threads), **gpus} for _ in range(settings.workers)]
 
 
 @dataclass(frozen=True)
-class _Team:
-    """shared: a reference, so that the workers of a node map one copy of the data."""
+class Team:
+    """The workers of a trial. shared: a reference to what all trials read: those on one node map one copy."""
 
     bundles: Bundles
-    threads: int
-    backend: str
     shared: Any
+
+    @property
+    def threads(self) -> int:
+        return int(self.bundles[0]["CPU"])
+
+    @property
+    def backend(self) -> str:
+        return "nccl" if "GPU" in self.bundles[0] else "gloo"
 
 
 _turn = threading.Lock()
 """A stopped trial's thread may still be leaving when Tune starts the next trial in its process."""
 _others: dict[Any, list[Any]] = {}
-"""The actors beside this process, by placement group: Tune runs trial after trial in the group it has."""
+"""The actors beside this process, by placement group: trial after trial runs in the group that this process is in."""
 
 
-def _run_on_team(
-    values: Values, shared: Any, report: Report, checkpoint: Path | None, *, function: SweepFunction, team: _Team
-) -> None:
-    """A `SweepFunction`. A worker that dies takes this process along: Tune then tries the trial again, as any other."""
+def run_on_team(team: Team, mine: Callable[[], Result], theirs: Callable[[Any], object]) -> Result:
+    """mine() here as rank 0, theirs(shared) on the other workers, in one process group.
+
+    To be called in the first bundle of a placement group of `team.bundles`. A worker that dies takes this process
+    along: who runs it tries the trial again, as any other. An error that only another worker can explain is raised
+    here as ValueError.
+    """
     import ray
 
     with _turn:
         others = _gather_others(team)
-        saved = checkpoint.read_bytes() if checkpoint is not None and checkpoint.is_file() else None
-        host = ray.util.get_node_ip_address()
-        store = TCPStore(host, 0, is_master=True, wait_for_workers=False)
-        meeting = _Meeting(host, store.port, len(team.bundles), team.backend)
-        running = [
-            other.work.remote(function, values, team.shared, checkpoint is not None, saved, meeting, rank)
-            for rank, other in enumerate(others, start=1)
-        ]
+        store = TCPStore(ray.util.get_node_ip_address(), 0, is_master=True, wait_for_workers=False)
+        meeting = _Meeting(store.host, store.port, len(team.bundles), team.backend)
+        running = [other.work.remote(theirs, team.shared, meeting, rank) for rank, other in enumerate(others, start=1)]
         try:
             with meeting.join(0, store):
-                function(values, shared, report, checkpoint)
+                return mine()
         except USER_ERRORS:
             raise
         except Exception as error:  # often no more than "connection closed": another worker knows why
-            for failure in _last_words(running):
-                raise ValueError(failure.reason) from error
+            for reason in _last_words(running):
+                raise ValueError(reason) from error
             raise
         finally:  # the trial may also have been stopped, by SystemExit
             _dismiss(running, others)
@@ -116,79 +105,64 @@ class _Other:
         torch.set_num_threads(threads)
 
     def ready(self) -> None:
-        """Answers when the process is up."""
+        """Answers when the process is up, and not while it works."""
 
-    def work(
-        self,
-        function: SweepFunction,
-        values: Values,
-        shared: Any,
-        keeps: bool,
-        saved: bytes | None,
-        meeting: _Meeting,
-        rank: int,
-    ) -> Failure | None:
-        """keeps: whether the trial writes checkpoints.  saved: the one it goes on from."""
-        with tempfile.TemporaryDirectory() as folder:
-            checkpoint = Path(folder) / "fit.ckpt" if keeps else None
-            if checkpoint is not None and saved is not None:
-                checkpoint.write_bytes(saved)
+    def work(self, theirs: Callable[[Any], object], shared: Any, meeting: _Meeting, rank: int) -> Failure | None:
+        def run(rank: int, shared: Any) -> None:
+            with meeting.join(rank):
+                theirs(shared)
 
-            def run(values: Values, shared: Any) -> None:
-                with meeting.join(rank):
-                    function(values, shared, _ignore, checkpoint)
-
-            return call(run, values, shared)
+        return call(run, rank, shared)
 
 
-def _ignore(_: Any) -> None:
-    """Rank 0 reports."""
-
-
-def _gather_others(team: _Team) -> list[Any]:
+def _gather_others(team: Team) -> list[Any]:
     """Those of the last trial if they live, else new ones."""
     import ray
     from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
     group = ray.util.get_current_placement_group()
-    for other in _others.get(group.id, []):
-        try:
-            ray.get(other.ready.remote())
-        except ray.exceptions.RayError:
-            _others.pop(group.id, None)
-    if group.id not in _others:
-        _others.clear()
-        _others[group.id] = [
-            ray.remote(_Other)
-            .options(
-                num_cpus=bundle["CPU"],
-                num_gpus=bundle.get("GPU", 0),
-                scheduling_strategy=PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=index),
-            )
-            .remote(team.threads)
-            for index, bundle in enumerate(team.bundles[1:], start=1)
-        ]
-        try:
-            ray.get([other.ready.remote() for other in _others[group.id]])
-        except ray.exceptions.RayError:
-            _die()
-    return _others[group.id]
+    known = _others.get(group.id)
+    if known is not None and _are_ready(known):
+        return known
+    _others.clear()
+    others = [
+        ray.remote(_Other)
+        .options(
+            num_cpus=bundle["CPU"],
+            num_gpus=bundle.get("GPU", 0),
+            scheduling_strategy=PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=index),
+        )
+        .remote(team.threads)
+        for index, bundle in enumerate(team.bundles[1:], start=1)
+    ]
+    if not _are_ready(others):
+        _die()
+    _others[group.id] = others
+    return others
 
 
-def _last_words(running: list[Any]) -> list[Failure]:
-    """What the other workers say of an error that this one can't explain, those a person can mend first."""
+def _are_ready(others: list[Any]) -> bool:
     import ray
 
-    failures = []
+    try:
+        ray.get([other.ready.remote() for other in others])
+    except ray.exceptions.RayError:
+        return False
+    return True
+
+
+def _last_words(running: list[Any]) -> list[str]:
+    """What other workers say of an error, where it is one that a person can mend."""
+    import ray
+
     done, _ = ray.wait(running, num_returns=len(running), timeout=FAREWELL_S)
+    outcomes = []
     for reference in done:
         try:
-            outcome = ray.get(reference)
+            outcomes.append(ray.get(reference))
         except ray.exceptions.RayActorError:
             _die()
-        if isinstance(outcome, Failure):
-            failures.append(outcome)
-    return [failure for failure in failures if "Traceback" not in failure.reason]
+    return [outcome.reason for outcome in outcomes if outcome is not None and "Traceback" not in outcome.reason]
 
 
 def _dismiss(running: list[Any], others: list[Any]) -> None:

@@ -20,6 +20,7 @@ import torch
 from pipeline.config.run import Run
 from pipeline.launch.launcher import USER_ERRORS, Failure, Item, OnEpoch, Result, Shared, describe, measure_bytes
 from pipeline.launch.ray_launcher import explain_death
+from pipeline.launch.ray_mailbox import new_mailbox
 from pipeline.launch.ray_session import open_ray
 from pipeline.training.workers import Host, current_shard, hosted
 
@@ -64,7 +65,7 @@ class WorkersLauncher:
 
         reference = ray.put(shared)
         with ThreadPoolExecutor(self._settings.trials_at_once) as pool:
-            futures = {pool.submit(self._fit, function, item, reference, _new_mailbox()): item for item in items}
+            futures = {pool.submit(self._fit, function, item, reference, new_mailbox()): item for item in items}
             for future in as_completed(futures):  # a finished trial is kept before the slower ones end
                 result = future.result()
                 if on_result is not None and not isinstance(result, Failure):
@@ -76,7 +77,7 @@ class WorkersLauncher:
         self._start(shared, 1)
         import ray
 
-        reference, mailbox = ray.put(shared), _new_mailbox()
+        reference, mailbox = ray.put(shared), new_mailbox()
         done = threading.Event()
         with ThreadPoolExecutor(1) as pool:
             future = pool.submit(self._fit, function, item, reference, mailbox, listens=True)
@@ -127,33 +128,6 @@ class WorkersLauncher:
         result.filesystem.delete_dir(result.path)  # what it held is in the result now
         # A copy: what Ray returns maps its object store, which is gone after the shutdown.
         return copy.deepcopy(result.return_value)
-
-
-class _Mailbox:
-    """Carries what the workers say to the process that waits for the fit, and to the workers that replace them."""
-
-    def __init__(self) -> None:
-        self._epochs: list[tuple[int, dict[str, float]]] = []
-        self._failure: Failure | None = None
-
-    def fail(self, failure: Failure) -> None:
-        self._failure = failure
-
-    def failure(self) -> Failure | None:
-        return self._failure
-
-    def post(self, step: int, epoch: dict[str, float]) -> None:
-        self._epochs.append((step, epoch))
-
-    def empty(self) -> list[tuple[int, dict[str, float]]]:
-        epochs, self._epochs = self._epochs, []
-        return epochs
-
-
-def _new_mailbox() -> Any:
-    import ray
-
-    return ray.remote(num_cpus=0)(_Mailbox).remote()
 
 
 def _deliver(mailbox: Any, on_epoch: OnEpoch) -> None:

@@ -7,7 +7,7 @@ from pipeline.artifacts import write_array, write_table
 from pipeline.config.generators import Gan, Vae
 from pipeline.data.prepared import load_prepared
 from pipeline.device import run_accelerator, set_threads
-from pipeline.launch.choose import open_launcher
+from pipeline.launch.choose import open_fits
 from pipeline.stage import Stage, StageSpec
 from pipeline.training.draws import fit_draws, generator_labels
 from pipeline.training.generators import mean_curves
@@ -31,7 +31,7 @@ def run_generator_stage(stage: Stage, config: Vae | Gan) -> None:
     labels = generator_labels(prepared, seed=run.seed)
     with (
         stage.progress(draws, f"{stage.name}: label draws") as progress,
-        open_launcher(run, stage.run_name) as launcher,
+        open_fits(run, stage.run_name) as launcher,
     ):
         fitted = fit_draws(
             config,
