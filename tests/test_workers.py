@@ -43,6 +43,13 @@ def test_two_workers_train_the_model_that_one_trains(name: str, two_workers: Any
 
 
 @pytest.mark.slow
+def test_more_workers_than_validation_batches_give_the_losses_of_one(two_workers: Any) -> None:
+    history, _ = fit_model("vae", num_validation=20)
+    for one, two in zip(history, two_workers["one batch"][0], strict=True):
+        assert two == pytest.approx(one, rel=TOLERANCE)
+
+
+@pytest.mark.slow
 def test_workers_that_were_stopped_go_on_to_the_same_bits(two_workers: Any) -> None:
     history, state = two_workers["dense rbm"]
     resumed_history, resumed_state = two_workers["resumed"]

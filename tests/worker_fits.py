@@ -73,9 +73,9 @@ MODELS = ("classifier", "vae", "gan", "conv rbm", "dense rbm")
 
 
 def fit_model(
-    name: str, checkpoint: Path | None = None, on_epoch: OnEpoch | None = None, **plan: Any
+    name: str, checkpoint: Path | None = None, on_epoch: OnEpoch | None = None, num_validation: int = 80, **plan: Any
 ) -> tuple[list[Epoch], dict[str, Tensor]]:
-    model, validation = make_model(name), in_batches(*make_images(80), 32)
+    model, validation = make_model(name), in_batches(*make_images(num_validation), 32)
     plan = {"optimizer": "sgd", "momentum": 0.5, **plan} if "rbm" in name else plan
     stream = make_stream(augmented=name == "classifier")
     history = fit(model, stream, make_plan(**plan), validation=validation, checkpoint=checkpoint, on_epoch=on_epoch)
@@ -83,9 +83,11 @@ def fit_model(
 
 
 def fit_all(folder: Path) -> dict[str, Any]:
-    """Each model's history and weights; and the dense RBM's when a fit that is stopped after one epoch goes on."""
+    """Each model's history and weights; and the dense RBM's when a fit that is stopped after one epoch goes on;
+    and the VAE's with a single batch to validate on."""
     fits: dict[str, Any] = {name: fit_model(name) for name in MODELS}
     fits["resumed"] = fit_resumed(folder)
+    fits["one batch"] = fit_model("vae", num_validation=20)
     return fits
 
 

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from pipeline.models.losses import Batch
+from pipeline.row_noise import Shard
 from pipeline.training.ddp import make_strategy
 from pipeline.training.module import AdversarialModule, FitModule, SingleLossModule
 from pipeline.training.plan import Epoch, FitPlan
@@ -51,7 +52,7 @@ def fit(
         trainer = make_trainer(plan, [_AfterEpoch(checkpoint, on_epoch)], adversarial=adversarial)
         steps = _Steps(module)
         resume = checkpoint if checkpoint is not None and checkpoint.is_file() else None
-        loader = _Whole(validation[module.shard.rank :: module.shard.size]) if validation and not adversarial else None
+        loader = _Whole(_own_batches(validation, module.shard)) if validation and not adversarial else None
         trainer.fit(module, steps, loader, ckpt_path=resume, weights_only=resume is not None)
     gather_rows(model)
     model.to("cpu").eval()
@@ -104,6 +105,11 @@ class _Whole:
 
     def __len__(self) -> int:
         return len(self._batches)
+
+
+def _own_batches(validation: Sequence[Batch], shard: Shard) -> Sequence[Batch]:
+    """Every N-th batch; one without rows for a worker that is left without, as Lightning wants one of each."""
+    return validation[shard.rank :: shard.size] or [Batch(validation[0].images[:0], validation[0].labels[:0])]
 
 
 class _AfterEpoch(pl.callbacks.Checkpoint):

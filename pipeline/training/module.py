@@ -96,6 +96,8 @@ class SingleLossModule(FitModule):
         gather_rows(self.model)
 
     def validation_step(self, batch: Batch, index: int) -> None:
+        if not len(batch.labels):  # there are fewer batches than workers
+            return
         step = self.steps_done + self.plan.steps_per_epoch
         number = index * self.shard.size + self.shard.rank
         generator = make_generator(self.plan.seed, "validation", number, device=self.device)
