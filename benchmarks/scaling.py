@@ -149,11 +149,15 @@ def run_pinned(spec: TrialSpec) -> list[float]:
         torch.set_num_threads(threads)
 
 
-def hold(_: int, data: TrialData) -> float:
-    """Touches all of the data, and stays until the memory has been read."""
-    total = float(data.images.sum())
+def wait(*_: object) -> float:
+    """Touches nothing of the data, and is there long enough for every worker to have such a trial."""
     time.sleep(3)
-    return total
+    return 0.0
+
+
+def hold(item: int, data: TrialData) -> float:
+    """Touches all of the data."""
+    return float(data.images.sum()) + wait(item)
 
 
 def measure_memory(counts: Sequence[int]) -> list[Row]:
@@ -162,24 +166,27 @@ def measure_memory(counts: Sequence[int]) -> list[Row]:
     pixels, rows = data.images.nbytes / 2**20, []
     for count in counts:
         with RayLauncher(settings(f"run.trials_at_once={count}")) as launcher:
-            launcher.map_trials(do_nothing, range(count), data)
-            idle = worker_memory()
-            peaks: list[float] = []
-
-            def measure(*_: object, peaks: list[float] = peaks) -> None:
-                peaks.append(worker_memory())
-
-            launcher.map_trials(hold, range(count), data, on_result=measure)
+            idle = peak_memory(launcher, wait, count, data)
+            busy = peak_memory(launcher, hold, count, data)
         rows += [
-            Row(name=f"memory of {count} trials", value=max(peaks), unit="MiB"),
+            Row(name=f"memory of {count} trials", value=busy, unit="MiB"),
             Row(
                 name=f"of which the data ({pixels:.0f} MiB)",
-                value=max(peaks) - idle,
+                value=busy - idle,
                 unit="MiB",
                 baseline=count * pixels,
             ),
         ]
     return rows
+
+
+def peak_memory(
+    launcher: RayLauncher, function: Callable[[int, TrialData], float], count: int, data: TrialData
+) -> float:
+    """The most that `count` workers used when one of them had finished and the others were still there."""
+    used: list[float] = []
+    launcher.map_trials(function, range(count), data, on_result=lambda *_: used.append(worker_memory()))
+    return max(used)
 
 
 def worker_memory() -> float:

@@ -1,6 +1,6 @@
 """A mapped or swept trial on several workers: the trial's own process is rank 0, actors beside it are the others.
 
-Ray Train would pay a minute of imports for each trial; these workers stay from one trial to the next.
+Ray Train would pay seconds of imports by six processes for each trial; these workers stay from one to the next.
 """
 
 import os
