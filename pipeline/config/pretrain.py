@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from pipeline.config.rules import require, require_at_least, require_choice, require_fraction, require_positive
 
-VISIBLE_UNITS = ("bernoulli", "gaussian")
+VISIBLE_UNITS = {"conv": ("bernoulli", "gaussian"), "dense": ("bernoulli", "gaussian", "gaussian_variance")}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,8 +41,8 @@ class ConvLayer:
     """Weight of the sparsity penalty on the hidden biases, >= 0; 0 switches it off."""
 
     def __post_init__(self) -> None:
-        _check_training(self)
         require(self.kind == "conv", "pretrain.layers.*.kind", self.kind, "conv or dense")
+        _check_training(self)
         require_at_least("pretrain.layers.*.num_filters", self.num_filters, 1)
         require_at_least("pretrain.layers.*.kernel_size", self.kernel_size, 2)
         require_at_least("pretrain.layers.*.pool_size", self.pool_size, 1)
@@ -50,7 +50,11 @@ class ConvLayer:
 
 @dataclass(frozen=True, kw_only=True)
 class DenseLayer:
-    """A Bernoulli-Bernoulli (or Gaussian-Bernoulli) RBM; conv maps below it are flattened."""
+    """An RBM in which every unit sees all inputs; conv maps below it are flattened.
+
+    Sound starts: bernoulli units lr 0.05, momentum 0.9; gaussian ones, whose inputs have no bound, lr 0.001..0.01;
+    gaussian_variance lr 0.001..0.005 with momentum <= 0.5, since a small variance makes every gradient large.
+    """
 
     kind: str
     """dense."""
@@ -59,7 +63,8 @@ class DenseLayer:
     num_hidden: int
     """Hidden units, >= 1; 128..1024."""
     visible: str
-    """bernoulli or gaussian."""
+    """bernoulli (values in [0, 1] as probabilities), gaussian (standardised, unit variance) or gaussian_variance
+    (standardised, then a variance learned for each unit)."""
     steps: int
     """Parameter updates, >= 1."""
     batch_size: int
@@ -80,8 +85,8 @@ class DenseLayer:
     """Weight of the sparsity penalty, >= 0; 0 switches it off."""
 
     def __post_init__(self) -> None:
-        _check_training(self)
         require(self.kind == "dense", "pretrain.layers.*.kind", self.kind, "conv or dense")
+        _check_training(self)
         require_at_least("pretrain.layers.*.num_hidden", self.num_hidden, 1)
 
 
@@ -90,7 +95,7 @@ Layer = ConvLayer | DenseLayer
 
 def _check_training(layer: Layer) -> None:
     prefix = "pretrain.layers.*"
-    require_choice(f"{prefix}.visible", layer.visible, VISIBLE_UNITS)
+    require_choice(f"{prefix}.visible", layer.visible, VISIBLE_UNITS[layer.kind])
     for key in ("steps", "batch_size", "gibbs_steps"):
         require_at_least(f"{prefix}.{key}", getattr(layer, key), 1)
     require_positive(f"{prefix}.lr", layer.lr)

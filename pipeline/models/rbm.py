@@ -1,12 +1,10 @@
 """Restricted Boltzmann machine: Smolensky 1986; Hinton 2002, 2010 (A practical guide); Tieleman 2008 (PCD).
 
-E(v, h) = -b.v - c.h - v W h for Bernoulli visible units, and with |v - b|^2 / 2 in place of -b.v for Gaussian ones,
-which have unit variance after the inputs are standardised. tests/test_rbm.py holds it against enumeration.
+E(v, h) = e(v) - c.h - t(v) W h, where e(v) = -b.v and t(v) = v for Bernoulli visible units; units.py has the others.
+tests/test_rbm.py and tests/test_units.py hold it against enumeration.
 """
 
 # B batch, V visible units, H hidden units
-
-import math
 
 import torch
 from torch import Tensor, nn
@@ -15,15 +13,17 @@ from torch.nn import functional as F
 from pipeline.models.contrastive import Phase, contrastive_divergence, sparsity_penalty
 from pipeline.models.losses import Batch, Losses
 from pipeline.models.precision import widen
-from pipeline.models.sampling import sample_bernoulli, sample_gaussian
+from pipeline.models.rbm_gradients import Parameters, contrast_gradients
+from pipeline.models.sampling import sample_bernoulli
 from pipeline.models.standardise import floor_std
+from pipeline.models.units import UNITS
 from pipeline.row_noise import own_rows
 
 MAX_ENUMERATED = 20
 
 
 class RBM(nn.Module):
-    """Bernoulli hidden units over Bernoulli or Gaussian visible units.
+    """Bernoulli hidden units over visible units of one of the kinds in `UNITS`.
 
     All weights are zero until `initialise` (or load_state_dict). Methods that take `v` want model units: what
     `standardise` returns, which for Bernoulli units is the input itself.
@@ -35,6 +35,7 @@ class RBM(nn.Module):
     mean: Tensor
     std: Tensor
     chains: Tensor
+    log_variance: Tensor
 
     def __init__(
         self,
@@ -50,11 +51,16 @@ class RBM(nn.Module):
         """num_chains: size of the persistent chain state; 0 trains by CD from the data instead of PCD."""
         super().__init__()
         self.num_visible, self.num_hidden, self.visible = num_visible, num_hidden, visible
+        self.units = UNITS[visible]
         self.gibbs_steps = gibbs_steps
         self.sparsity_target, self.sparsity_cost = sparsity_target, sparsity_cost
         self.weight = nn.Parameter(torch.zeros(num_visible, num_hidden))
         self.visible_bias = nn.Parameter(torch.zeros(num_visible))
         self.hidden_bias = nn.Parameter(torch.zeros(num_hidden))
+        if self.units.learns_variance:
+            self.log_variance = nn.Parameter(torch.zeros(num_visible))
+        else:
+            self.register_buffer("log_variance", torch.zeros(0), persistent=False)
         self.register_buffer("mean", torch.zeros(num_visible))
         self.register_buffer("std", torch.ones(num_visible))
         self.register_buffer("chains", torch.zeros(num_chains, num_visible))
@@ -85,28 +91,30 @@ class RBM(nn.Module):
         x = batch.images.flatten(1)
         self.weight.normal_(0, 0.01, generator=generator)
         self.hidden_bias.zero_()
-        if self.visible == "gaussian":
+        self.log_variance.zero_()
+        if self.units.standardised:
             self.set_statistics(x.mean(0), floor_std(x.std(0)))
-            self.visible_bias.zero_()
-            self.chains.normal_(generator=generator)
-        else:
-            self.visible_bias.copy_(x.mean(0).clamp(0.01, 0.99).logit())
-            if len(self.chains):
-                self.chains.copy_(sample_bernoulli(x.mean(0).expand_as(self.chains), generator))
+        self.visible_bias.copy_(self.units.initial_bias(x))
+        if len(self.chains):
+            self.chains.copy_(self.units.initial_chains(x, self.chains, generator))
 
     # --- the model
 
     def standardise(self, x: Tensor) -> Tensor:
         """Inputs (B, ...) flattened, in model units (B, V)."""
         x = x.flatten(1)
-        return (x - self.mean) / self.std if self.visible == "gaussian" else x
+        return (x - self.mean) / self.std if self.units.standardised else x
+
+    def statistic(self, v: Tensor) -> Tensor:
+        """t(v), what the weights multiply: v, or v / sigma^2 where variances are learned."""
+        return self.units.statistic(v, self.log_variance)
 
     def energy(self, v: Tensor, h: Tensor) -> Tensor:
         """E(v, h): (B, V), (B, H) -> (B,)."""
-        return self._visible_energy(v) - h @ self.hidden_bias - ((v @ self.weight) * h).sum(1)
+        return self._visible_energy(v) - h @ self.hidden_bias - ((self.statistic(v) @ self.weight) * h).sum(1)
 
     def free_energy(self, v: Tensor) -> Tensor:
-        """F(v) = -b.v - sum_j softplus(c_j + v.W_j)   (Hinton 2010, sec. 16.1), Gaussian: |v - b|^2 / 2 for -b.v.
+        """F(v) = e(v) - sum_j softplus(c_j + t(v).W_j)   (Hinton 2010, sec. 16.1).
 
         v: (B, V) in model units.  Returns (B,), in nats.
         """
@@ -118,13 +126,8 @@ class RBM(nn.Module):
             raise ValueError(f"log Z is enumerated up to {MAX_ENUMERATED} hidden units, not {self.num_hidden}: use AIS")
         states = torch.arange(2**self.num_hidden, device=self.weight.device)[:, None]
         h = (states >> torch.arange(self.num_hidden, device=states.device) & 1).double()
-        weight, b, c = (p.detach().double() for p in (self.weight, self.visible_bias, self.hidden_bias))
-        field = h @ weight.t()
-        if self.visible == "gaussian":
-            visible_sum = field @ b + 0.5 * field.square().sum(1) + 0.5 * self.num_visible * math.log(2 * math.pi)
-        else:
-            visible_sum = F.softplus(field + b).sum(1)
-        return torch.logsumexp(h @ c + visible_sum, 0)
+        W, c, b, z = (parameter.detach().double() for parameter in self._parameters_now())
+        return torch.logsumexp(h @ c + self.units.log_sum(h @ W.t(), b, z), 0)
 
     def hidden_probabilities(self, v: Tensor) -> Tensor:
         """P(h = 1 | v): (B, V) in model units -> (B, H)."""
@@ -132,14 +135,17 @@ class RBM(nn.Module):
 
     def visible_mean(self, h: Tensor) -> Tensor:
         """E[v | h] in model units: (B, H) -> (B, V)."""
-        mean = widen(torch.addmm(self.visible_bias, h, self.weight.t()))
-        return mean if self.visible == "gaussian" else torch.sigmoid(mean)
+        return self.units.mean(widen(torch.addmm(self.visible_bias, h, self.weight.t())))
+
+    def visible_std(self) -> Tensor:
+        """Standard deviation of v given h in model units, (V,): 1 where no variances are learned."""
+        return torch.exp(0.5 * self.log_variance) if self.units.learns_variance else torch.ones_like(self.visible_bias)
 
     def sample_hidden(self, v: Tensor, generator: torch.Generator) -> Tensor:
         return sample_bernoulli(self.hidden_probabilities(v), generator)
 
     def sample_visible(self, h: Tensor, generator: torch.Generator) -> Tensor:
-        return self._sample_visible(self.visible_mean(h), generator)
+        return self.units.sample(self.visible_mean(h), self.log_variance, generator)
 
     @torch.no_grad()
     def gibbs(self, v: Tensor, steps: int, generator: torch.Generator) -> Tensor:
@@ -155,7 +161,7 @@ class RBM(nn.Module):
     def decode(self, h: Tensor) -> Tensor:
         """E[x | h] in the inputs' own units: (B, H) -> (B, V)."""
         mean = self.visible_mean(h)
-        return mean * self.std + self.mean if self.visible == "gaussian" else mean
+        return mean * self.std + self.mean if self.units.standardised else mean
 
     # --- losses
 
@@ -181,10 +187,12 @@ class RBM(nn.Module):
                 chains = self.chains[own_rows(len(self.chains), generator)]
                 end = self.gibbs(chains, self.gibbs_steps, generator)
             else:
-                end = self.gibbs(self._sample_visible(reconstruction, generator), self.gibbs_steps - 1, generator)
+                end = self.gibbs(
+                    self.units.sample(reconstruction, self.log_variance, generator), self.gibbs_steps - 1, generator
+                )
             model = self._phase(end)
-        parameters = (self.weight, self.hidden_bias, self.visible_bias)
-        total = contrastive_divergence(data, model, _gradients, parameters)
+        now = self._parameters_now()
+        total = contrastive_divergence(data, model, lambda d, m: contrast_gradients(d, m, self.units, now), now)
         parts = {
             "free_energy_data": data.free_energy.mean(),
             "free_energy_model": model.free_energy.mean(),
@@ -198,21 +206,10 @@ class RBM(nn.Module):
         return Phase(v, torch.sigmoid(inputs), self._visible_energy(v) - F.softplus(inputs).sum(1))
 
     def _hidden_inputs(self, v: Tensor) -> Tensor:
-        return widen(torch.addmm(self.hidden_bias, v, self.weight))
+        return widen(torch.addmm(self.hidden_bias, self.statistic(v), self.weight))
 
     def _visible_energy(self, v: Tensor) -> Tensor:
-        if self.visible == "gaussian":
-            return 0.5 * (v - self.visible_bias).square().sum(1)
-        return -(v @ self.visible_bias)
+        return self.units.energy(v, self.visible_bias, self.log_variance)
 
-    def _sample_visible(self, mean: Tensor, generator: torch.Generator) -> Tensor:
-        sample = sample_gaussian if self.visible == "gaussian" else sample_bernoulli
-        return sample(mean, generator)
-
-
-def _gradients(data: Phase, model: Phase) -> tuple[Tensor, Tensor, Tensor]:
-    """d/d(weight, hidden_bias, visible_bias) of mean F(v_data) - mean F(v_model); a Gaussian b cancels."""
-    from_data, from_model = -1 / len(data.visible), 1 / len(model.visible)
-    weight = torch.mm(data.visible.t(), data.hidden).mul_(from_data)
-    weight.addmm_(model.visible.t(), model.hidden, alpha=from_model)
-    return weight, model.hidden.mean(0) - data.hidden.mean(0), model.visible.mean(0) - data.visible.mean(0)
+    def _parameters_now(self) -> Parameters:
+        return Parameters(self.weight, self.hidden_bias, self.visible_bias, self.log_variance)

@@ -1,0 +1,36 @@
+"""Closed forms of the gradients of an RBM's free energy: Hinton 2002; Cho, Ilin, Raiko 2011 (log variances)."""
+
+# B batch, V visible units, H hidden units
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from pipeline.models.contrastive import Phase
+from pipeline.models.units import VisibleUnits
+
+
+class Parameters(NamedTuple):
+    """An RBM's parameters, or one value for each of them."""
+
+    weight: Tensor
+    hidden_bias: Tensor
+    visible_bias: Tensor
+    log_variance: Tensor
+    """(V,), empty where no variances are learned."""
+
+
+def contrast_gradients(data: Phase, model: Phase, units: VisibleUnits, at: Parameters) -> Parameters:
+    """d/d(parameters) of mean F(v_data) - mean F(v_model), at the parameters `at`; the phases may differ in size."""
+    t_data, t_model = (units.statistic(phase.visible, at.log_variance) for phase in (data, model))
+    weight = torch.mm(t_data.t(), data.hidden).mul_(-1 / len(t_data))
+    weight.addmm_(t_model.t(), model.hidden, alpha=1 / len(t_model))
+    hidden_bias = model.hidden.mean(0) - data.hidden.mean(0)
+    visible_bias = t_model.mean(0) - t_data.mean(0)  # a Gaussian b itself cancels
+    log_variance = at.log_variance
+    if units.learns_variance:
+        # dF/dz = t (W E[h | v]) - (v - b)^2 / (2 sigma^2), of which the first term is in the weights' gradient.
+        spread = (data.visible - at.visible_bias).square().mean(0) - (model.visible - at.visible_bias).square().mean(0)
+        log_variance = -(at.weight * weight).sum(1) - 0.5 * spread * torch.exp(-at.log_variance)
+    return Parameters(weight, hidden_bias, visible_bias, log_variance)
