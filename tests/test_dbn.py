@@ -34,7 +34,7 @@ def conv(num_filters: int, kernel_size: int, below: str = "prepare", **changes: 
 
 
 def dense(num_hidden: int, below: str = "pretrain/conv2", **changes: Any) -> DenseLayer:
-    options = {**TRAINING, "persistent": False, **changes}
+    options = {**TRAINING, "persistent": False, "num_temperatures": 1, **changes}
     return DenseLayer(kind="dense", below=below, num_hidden=num_hidden, **options)
 
 
@@ -214,3 +214,14 @@ def test_persistent_layers_have_a_chain_per_image_of_the_batch() -> None:
     layer = build_layer(dense(10, persistent=True), (6, 4, 4))
     assert isinstance(layer, RBM)
     assert layer.chains.shape == (8, 96)
+
+
+def test_tempered_layers_have_as_many_chains_at_every_temperature() -> None:
+    layer = build_layer(dense(10, persistent=True, num_temperatures=3), (6, 4, 4))
+    assert isinstance(layer, RBM)
+    assert layer.chains.shape == (8, 3, 96)
+
+
+def test_variances_are_learned_where_the_section_says_so() -> None:
+    dbn = DBN([dense(10, "prepare", visible="gaussian_variance")], (1, 8, 8))
+    assert dbn.state_dict()["layers.0.log_variance"].shape == (64,)

@@ -79,6 +79,9 @@ class DenseLayer:
     """k of CD-k or PCD-k, >= 1."""
     persistent: bool
     """true: PCD (the chains go on from step to step); false: CD from the data."""
+    num_temperatures: int
+    """1, or with persistent the chains' temperatures in parallel tempering, 5..20: each costs as much as PCD by itself,
+    and the swap_rate that is reported should be above 0.2."""
     sparsity_target: float
     """Wanted mean activation of a hidden unit, in (0, 1)."""
     sparsity_cost: float
@@ -88,6 +91,9 @@ class DenseLayer:
         require(self.kind == "dense", "pretrain.layers.*.kind", self.kind, "conv or dense")
         _check_training(self)
         require_at_least("pretrain.layers.*.num_hidden", self.num_hidden, 1)
+        key, count = "pretrain.layers.*.num_temperatures", self.num_temperatures
+        require_at_least(key, count, 1)
+        require(count == 1 or self.persistent, key, count, "1 without persistent: true, whose chains it tempers")
 
 
 Layer = ConvLayer | DenseLayer

@@ -34,6 +34,7 @@ def build_layer(config: Layer, input_shape: tuple[int, ...], key: str = "pretrai
             visible=config.visible,
             gibbs_steps=config.gibbs_steps,
             num_chains=config.batch_size if config.persistent else 0,
+            num_temperatures=config.num_temperatures,
             sparsity_target=config.sparsity_target,
             sparsity_cost=config.sparsity_cost,
         )

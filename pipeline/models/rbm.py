@@ -10,12 +10,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pipeline.models.contrastive import Phase, contrastive_divergence, sparsity_penalty
+from pipeline.models.contrastive import Phase, contrastive_divergence, sparsity_penalty, with_gradients
 from pipeline.models.losses import Batch, Losses
 from pipeline.models.precision import widen
-from pipeline.models.rbm_gradients import Parameters, contrast_gradients
+from pipeline.models.rbm_gradients import Parameters, autograd_gradients, contrast_gradients
 from pipeline.models.sampling import sample_bernoulli
 from pipeline.models.standardise import floor_std
+from pipeline.models.tempering import Ladder
 from pipeline.models.units import UNITS
 from pipeline.row_noise import own_rows
 
@@ -35,6 +36,8 @@ class RBM(nn.Module):
     mean: Tensor
     std: Tensor
     chains: Tensor
+    """(C, V), with parallel tempering (C, T, V), the model's own temperature first."""
+    base_bias: Tensor
     log_variance: Tensor
 
     def __init__(
@@ -45,14 +48,22 @@ class RBM(nn.Module):
         visible: str = "bernoulli",
         gibbs_steps: int = 1,
         num_chains: int = 0,
+        num_temperatures: int = 1,
+        exact: bool = False,
         sparsity_target: float = 0.1,
         sparsity_cost: float = 0.0,
     ) -> None:
-        """num_chains: size of the persistent chain state; 0 trains by CD from the data instead of PCD."""
+        """num_chains: size of the persistent chain state; 0 trains by CD from the data instead of PCD.
+
+        num_temperatures: of parallel tempering, a chain each for every persistent one; 1 switches it off.
+        exact: the gradient of the likelihood itself by enumeration, for at most 20 hidden units.
+        """
         super().__init__()
+        if num_temperatures > 1 and num_chains == 0:
+            raise ValueError(f"num_temperatures must be 1 without persistent chains, got {num_temperatures}: use PCD")
         self.num_visible, self.num_hidden, self.visible = num_visible, num_hidden, visible
         self.units = UNITS[visible]
-        self.gibbs_steps = gibbs_steps
+        self.gibbs_steps, self.num_temperatures, self.exact = gibbs_steps, num_temperatures, exact
         self.sparsity_target, self.sparsity_cost = sparsity_target, sparsity_cost
         self.weight = nn.Parameter(torch.zeros(num_visible, num_hidden))
         self.visible_bias = nn.Parameter(torch.zeros(num_visible))
@@ -63,7 +74,11 @@ class RBM(nn.Module):
             self.register_buffer("log_variance", torch.zeros(0), persistent=False)
         self.register_buffer("mean", torch.zeros(num_visible))
         self.register_buffer("std", torch.ones(num_visible))
-        self.register_buffer("chains", torch.zeros(num_chains, num_visible))
+        if num_temperatures > 1:
+            self.register_buffer("chains", torch.zeros(num_chains, num_temperatures, num_visible))
+            self.register_buffer("base_bias", torch.zeros(num_visible))
+        else:
+            self.register_buffer("chains", torch.zeros(num_chains, num_visible))
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -95,6 +110,8 @@ class RBM(nn.Module):
         if self.units.standardised:
             self.set_statistics(x.mean(0), floor_std(x.std(0)))
         self.visible_bias.copy_(self.units.initial_bias(x))
+        if self.num_temperatures > 1:
+            self.base_bias.copy_(self.visible_bias)
         if len(self.chains):
             self.chains.copy_(self.units.initial_chains(x, self.chains, generator))
 
@@ -122,11 +139,14 @@ class RBM(nn.Module):
 
     def log_partition(self) -> Tensor:
         """log Z by enumeration of the 2^H hidden states, a float64 scalar.  Raises ValueError when H > 20."""
+        return self._log_partition().detach()
+
+    def _log_partition(self) -> Tensor:
         if self.num_hidden > MAX_ENUMERATED:
             raise ValueError(f"log Z is enumerated up to {MAX_ENUMERATED} hidden units, not {self.num_hidden}: use AIS")
         states = torch.arange(2**self.num_hidden, device=self.weight.device)[:, None]
         h = (states >> torch.arange(self.num_hidden, device=states.device) & 1).double()
-        W, c, b, z = (parameter.detach().double() for parameter in self._parameters_now())
+        W, c, b, z = (parameter.double() for parameter in self._parameters_now())
         return torch.logsumexp(h @ c + self.units.log_sum(h @ W.t(), b, z), 0)
 
     def hidden_probabilities(self, v: Tensor) -> Tensor:
@@ -165,41 +185,59 @@ class RBM(nn.Module):
 
     # --- losses
 
-    def training_losses(self, batch: Batch, step: int, generator: torch.Generator) -> Losses:  # noqa: ARG002
+    def training_losses(self, batch: Batch, step: int, generator: torch.Generator) -> Losses:
         """CD-k, or PCD-k which moves `chains` on. The total's gradient is minus the update; its value is in nats."""
-        losses, data, end = self._contrast(batch, generator)
-        if len(self.chains):
+        losses, data, end = self._contrast(batch, step, generator)
+        if len(self.chains) and not self.exact:
             self.chains[own_rows(len(self.chains), generator)] = end
         penalty = sparsity_penalty(self.hidden_bias, data.hidden.mean(0), self.sparsity_target, self.sparsity_cost)
         return Losses(losses.total + penalty, losses.parts)
 
     @torch.no_grad()
-    def validation_losses(self, batch: Batch, step: int, generator: torch.Generator) -> Losses:  # noqa: ARG002
+    def validation_losses(self, batch: Batch, step: int, generator: torch.Generator) -> Losses:
         """The same parts on held-out images; the chains stay where they are."""
-        return self._contrast(batch, generator)[0]
+        return self._contrast(batch, step, generator)[0]
 
-    def _contrast(self, batch: Batch, generator: torch.Generator) -> tuple[Losses, Phase, Tensor]:
+    def _contrast(self, batch: Batch, step: int, generator: torch.Generator) -> tuple[Losses, Phase, Tensor]:
+        now = self._parameters_now()
         with torch.no_grad():
             v = self.standardise(batch.images)
             data = self._phase(v)
             reconstruction = self.visible_mean(sample_bernoulli(data.hidden, generator))
-            if len(self.chains):
-                chains = self.chains[own_rows(len(self.chains), generator)]
-                end = self.gibbs(chains, self.gibbs_steps, generator)
-            else:
-                end = self.gibbs(
-                    self.units.sample(reconstruction, self.log_variance, generator), self.gibbs_steps - 1, generator
-                )
-            model = self._phase(end)
-        now = self._parameters_now()
-        total = contrastive_divergence(data, model, lambda d, m: contrast_gradients(d, m, self.units, now), now)
-        parts = {
-            "free_energy_data": data.free_energy.mean(),
-            "free_energy_model": model.free_energy.mean(),
-            "reconstruction_error": (v - reconstruction).square().mean(),
-            "activity": data.hidden.mean(),
-        }
+        parts = {"free_energy_data": data.free_energy.mean()}
+        if self.exact:
+            end = self.chains
+            log_z = parts["log_partition"] = self.log_partition().to(v.dtype)
+            value = data.free_energy.mean() + log_z
+            total = with_gradients(value, lambda: autograd_gradients(lambda: self._negative_likelihood(v), now), now)
+        else:
+            with torch.no_grad():
+                end, moved = self._model_states(reconstruction, step, generator)
+                model = self._phase(end if self.num_temperatures == 1 else end[:, 0])
+            total = contrastive_divergence(data, model, lambda d, m: contrast_gradients(d, m, self.units, now), now)
+            parts |= {"free_energy_model": model.free_energy.mean(), **moved}
+        parts |= {"reconstruction_error": (v - reconstruction).square().mean(), "activity": data.hidden.mean()}
         return Losses(total, parts), data, end
+
+    def _model_states(
+        self, reconstruction: Tensor, step: int, generator: torch.Generator
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Where the chains have moved to, from the data or from `chains`; and what is worth showing of the way."""
+        if not len(self.chains):
+            first = self.units.sample(reconstruction, self.log_variance, generator)
+            return self.gibbs(first, self.gibbs_steps - 1, generator), {}
+        chains = self.chains[own_rows(len(self.chains), generator)]
+        if self.num_temperatures == 1:
+            return self.gibbs(chains, self.gibbs_steps, generator), {}
+        end, rate = self.ladder().move(chains, self.gibbs_steps, step, generator)
+        return end, {"swap_rate": rate}
+
+    def ladder(self) -> Ladder:
+        """The model at the temperatures of its chains."""
+        return Ladder(self.units, self._parameters_now(), self.base_bias, self.num_temperatures)
+
+    def _negative_likelihood(self, v: Tensor) -> Tensor:
+        return self.free_energy(v).mean() + self._log_partition()
 
     def _phase(self, v: Tensor) -> Phase:
         inputs = self._hidden_inputs(v)

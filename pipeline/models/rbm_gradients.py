@@ -2,6 +2,7 @@
 
 # B batch, V visible units, H hidden units
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -34,3 +35,11 @@ def contrast_gradients(data: Phase, model: Phase, units: VisibleUnits, at: Param
         spread = (data.visible - at.visible_bias).square().mean(0) - (model.visible - at.visible_bias).square().mean(0)
         log_variance = -(at.weight * weight).sum(1) - 0.5 * spread * torch.exp(-at.log_variance)
     return Parameters(weight, hidden_bias, visible_bias, log_variance)
+
+
+def autograd_gradients(loss: Callable[[], Tensor], at: Parameters) -> Parameters:
+    """d loss() / d(parameters) by autograd, also inside a backward pass."""
+    learned = [parameter for parameter in at if parameter.requires_grad]
+    with torch.enable_grad():
+        found = iter(torch.autograd.grad(loss(), learned))
+    return Parameters(*(next(found) if parameter.requires_grad else parameter for parameter in at))

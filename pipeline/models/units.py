@@ -46,6 +46,13 @@ class VisibleUnits(Protocol):
         """log of the sum (integral) over v of exp(t(v).field - e(v)): (N, V) -> (N,)."""
         ...
 
+    def tempered(self, betas: Tensor, b: Tensor, z: Tensor, base: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """What makes `mean` and `sample` those of (1 - beta) e_0(v) + beta E(v, h), e_0 with biases `base`, z = 0.
+
+        betas: (T, 1).  Returns biases (T, V), gains of the field (T, 1) or (T, V), and log variances (T, V) or z.
+        """
+        ...
+
     def initial_bias(self, x: Tensor) -> Tensor:
         """b of a model without weights that has the data's mean, (B, V) in model units -> (V,)."""
         ...
@@ -77,6 +84,9 @@ class Bernoulli:
     def log_sum(self, field: Tensor, b: Tensor, z: Tensor) -> Tensor:  # noqa: ARG002
         return F.softplus(field + b).sum(1)
 
+    def tempered(self, betas: Tensor, b: Tensor, z: Tensor, base: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        return (1 - betas) * base + betas * b, betas, z
+
     def initial_bias(self, x: Tensor) -> Tensor:
         return x.mean(0).clamp(0.01, 0.99).logit()
 
@@ -105,6 +115,9 @@ class Gaussian:
 
     def log_sum(self, field: Tensor, b: Tensor, z: Tensor) -> Tensor:  # noqa: ARG002
         return field @ b + 0.5 * field.square().sum(1) + 0.5 * len(b) * math.log(2 * math.pi)
+
+    def tempered(self, betas: Tensor, b: Tensor, z: Tensor, base: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        return (1 - betas) * base + betas * b, betas, z
 
     def initial_bias(self, x: Tensor) -> Tensor:
         return torch.zeros_like(x[0])
@@ -135,6 +148,11 @@ class LearnedGaussian(Gaussian):
     def log_sum(self, field: Tensor, b: Tensor, z: Tensor) -> Tensor:
         exponents = (field * b + 0.5 * field.square()) * torch.exp(-z)
         return exponents.sum(1) + 0.5 * (z + math.log(2 * math.pi)).sum()
+
+    def tempered(self, betas: Tensor, b: Tensor, z: Tensor, base: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        own = betas * torch.exp(-z)
+        precision = 1 - betas + own
+        return ((1 - betas) * base + own * b) / precision, own / precision, -torch.log(precision)
 
 
 UNITS: dict[str, VisibleUnits] = {
