@@ -1,5 +1,7 @@
 """Estimators of the likelihood's gradient against enumeration: exact, CD, PCD, parallel tempering."""
 
+from typing import Any
+
 import pytest
 import torch
 from scipy import stats
@@ -27,7 +29,7 @@ def gradients_of_training(model: RBM, v: Tensor, step: int, generator: torch.Gen
     return [parameter.grad.clone() for parameter in learned(model) if parameter.grad is not None]
 
 
-def tempered(num_temperatures: int = 3, num_chains: int = 6, **options: object) -> RBM:
+def tempered(num_temperatures: int = 3, num_chains: int = 6, **options: Any) -> RBM:
     """Four Bernoulli units (two Gaussian ones) under three hidden ones, away from their base rates."""
     gaussian = str(options.get("visible", "")).startswith("gaussian")
     model = tiny(2 if gaussian else 4, 3, num_chains=num_chains, num_temperatures=num_temperatures, **options)
