@@ -34,7 +34,7 @@ def conv(num_filters: int, kernel_size: int, below: str = "prepare", **changes: 
 
 
 def dense(num_hidden: int, below: str = "pretrain/conv2", **changes: Any) -> DenseLayer:
-    options = {**TRAINING, "persistent": False, "num_temperatures": 1, **changes}
+    options = {**TRAINING, "persistent": False, "num_temperatures": 1, "centred": False, **changes}
     return DenseLayer(kind="dense", below=below, num_hidden=num_hidden, **options)
 
 
@@ -220,6 +220,11 @@ def test_tempered_layers_have_as_many_chains_at_every_temperature() -> None:
     layer = build_layer(dense(10, persistent=True, num_temperatures=3), (6, 4, 4))
     assert isinstance(layer, RBM)
     assert layer.chains.shape == (8, 3, 96)
+
+
+def test_centred_layers_keep_their_offsets_with_their_weights() -> None:
+    names = DBN([dense(10, "prepare", centred=True)], (1, 8, 8)).state_dict().keys()
+    assert {"layers.0.visible_offset", "layers.0.hidden_offset"} <= names
 
 
 def test_variances_are_learned_where_the_section_says_so() -> None:

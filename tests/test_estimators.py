@@ -7,7 +7,9 @@ import torch
 from scipy import stats
 from torch import Tensor
 
+from pipeline.models.enumeration import enumerate_log_partition
 from pipeline.models.rbm import RBM
+from pipeline.models.rbm_gradients import Parameters
 from pipeline.models.sampling import sample_bernoulli
 from tests.rbm_oracles import (
     as_batch,
@@ -173,3 +175,113 @@ def test_the_chains_of_all_temperatures_stand_still_in_validation_and_are_saved(
 def test_tempering_without_chains_is_refused() -> None:
     with pytest.raises(ValueError, match="num_temperatures must be 1 without persistent chains, got 3: use PCD"):
         RBM(4, 3, num_temperatures=3)
+
+
+def gradients_with_offsets(model: RBM, v: Tensor, mu: Tensor, lam: Tensor) -> list[Tensor]:
+    model.visible_offset.copy_(mu)
+    model.hidden_offset.copy_(lam)
+    return gradients_of_training(model, v, 0, seeded(4))
+
+
+OPTIONS = pytest.mark.parametrize(
+    "options", [{}, {"exact": True}, {"num_chains": 50}, {"num_chains": 50, "num_temperatures": 3}]
+)
+UNITS = pytest.mark.parametrize("visible", ["bernoulli", "gaussian", "gaussian_variance"])
+
+
+@UNITS
+@OPTIONS
+def test_centred_gradients_with_offsets_of_zero_are_the_plain_ones(visible: str, options: Any) -> None:
+    centred, plain = (tiny(4, 3, visible=visible, centred=value, **options) for value in (True, False))
+    v = torch.rand(6, 4, generator=seeded(), dtype=torch.float64)
+    found = gradients_with_offsets(centred, v, torch.zeros(4), torch.zeros(3))
+    for gradient, expected in zip(found, gradients_of_training(plain, v, 0, seeded(4)), strict=True):
+        torch.testing.assert_close(gradient, expected)
+    assert not any("offset" in name for name in plain.state_dict())
+
+
+@UNITS
+def test_centred_gradients_are_those_of_the_centred_energy(visible: str) -> None:
+    """By autograd in W, b', c' of b = b' - W lambda, c = c' - mu W, carried back to b and c."""
+    model = tiny(2 if visible.startswith("gaussian") else 4, 3, scale=0.5, visible=visible, centred=True, exact=True)
+    size = model.num_visible
+    v = torch.rand(6, size, generator=seeded(), dtype=torch.float64)
+    mu, lam = torch.rand(size, generator=seeded(1)).double(), torch.rand(3, generator=seeded(2)).double()
+    found = gradients_with_offsets(model, v, mu, lam)
+    W, c, b, *z = (parameter.detach().clone().requires_grad_() for parameter in learned(model))
+    b_centred, c_centred = (b + W @ lam).detach().requires_grad_(), (c + mu @ W).detach().requires_grad_()
+    at = Parameters(W, c_centred - mu @ W, b_centred - W @ lam, z[0] if z else torch.zeros(0))
+    t = model.units.statistic(v, at.log_variance)
+    free_energy = model.units.energy(v, at.visible_bias, at.log_variance)
+    free_energy = free_energy - torch.nn.functional.softplus(t @ W + at.hidden_bias).sum(1)
+    loss = free_energy.mean() + enumerate_log_partition(model.units, at)
+    dW, dc, db, *dz = torch.autograd.grad(loss, [W, c_centred, b_centred, *z])
+    for gradient, expected in zip(found, [dW, dc - mu @ dW, db - dW @ lam, *dz], strict=True):
+        torch.testing.assert_close(gradient, expected)
+
+
+def climb(model: RBM, v: Tensor, steps: int = 300) -> list[float]:
+    """The exact log-likelihood of v along a fit with the model's own gradients, nats per example."""
+    generator, optimizer, curve = seeded(7), torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.5), []
+    for step in range(steps):
+        optimizer.zero_grad()
+        model.training_losses(as_batch(v), step, generator).total.backward()
+        optimizer.step()
+        with torch.no_grad():
+            curve.append(float(-model.free_energy(v).mean() - model.log_partition()))
+    return curve
+
+
+@torch.no_grad()
+def flipped(model: RBM, **options: Any) -> RBM:
+    """The same distribution over 1 - v: -W, -b, c + 1 W; offsets as they are for the flipped data."""
+    twin = RBM(model.num_visible, model.num_hidden, **options).double()
+    twin.weight.copy_(-model.weight)
+    twin.visible_bias.copy_(-model.visible_bias)
+    twin.hidden_bias.copy_(model.hidden_bias + model.weight.sum(0))
+    if model.centred:
+        twin.visible_offset.copy_(1 - model.visible_offset)
+        twin.hidden_offset.copy_(model.hidden_offset)
+    return twin
+
+
+def test_centred_learning_does_not_depend_on_which_value_is_called_one() -> None:
+    """Montavon & Mueller: fits to v and to 1 - v are the same fit, here without noise; not with plain gradients."""
+    v = sample_bernoulli(torch.tensor([0.1, 0.2, 0.1, 0.3]).double().expand(50, -1), seeded())
+    largest = {}
+    for centred in (True, False):
+        options = {"centred": centred, "exact": True}
+        model = tiny(4, 3, scale=0.5, **options)
+        if centred:
+            model.visible_offset.copy_(v.mean(0))
+            model.hidden_offset.fill_(0.5)
+        twin = flipped(model, **options)
+        curves = climb(model, v), climb(twin, 1 - v)
+        largest[centred] = max(abs(one - other) for one, other in zip(*curves, strict=True))
+    assert largest[True] < 1e-9
+    assert largest[False] > 0.01
+
+
+def test_centred_learning_from_chains_is_as_good_on_flipped_data() -> None:
+    v = sample_bernoulli(torch.full((100, 2), 0.15), seeded()).double().repeat_interleave(3, 1)  # two blocks of three
+    gaps = {}
+    for centred in (True, False):
+        ends = []
+        for data in (v, 1 - v):
+            model = RBM(6, 4, centred=centred, num_chains=100).double()
+            model.initialise(as_batch(data), seeded(1))
+            ends.append(sum(climb(model, data, 400)[-100:]) / 100)
+        gaps[centred] = abs(ends[0] - ends[1])
+    assert gaps[True] < 0.05
+    assert gaps[True] < gaps[False]
+
+
+def test_offsets_run_after_the_means_of_the_data_and_stand_still_in_validation() -> None:
+    model, v = tiny(4, 3, centred=True), torch.rand(6, 4, generator=seeded(), dtype=torch.float64)
+    gradients_with_offsets(model, v, torch.zeros(4), torch.ones(3))
+    torch.testing.assert_close(model.visible_offset, 0.01 * v.mean(0))
+    torch.testing.assert_close(model.hidden_offset, 0.99 + 0.01 * model.hidden_probabilities(v).mean(0).detach())
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    model.validation_losses(as_batch(v), 0, seeded())
+    assert {"visible_offset", "hidden_offset"} <= before.keys()
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())

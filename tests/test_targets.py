@@ -49,7 +49,13 @@ GAN = Gan(
     betas=[0.0, 0.9],
 )
 DENSE = DenseLayer(
-    kind="dense", below="prepare", num_hidden=6, persistent=False, num_temperatures=1, **(COMMON | {"steps": 6})
+    kind="dense",
+    below="prepare",
+    num_hidden=6,
+    persistent=False,
+    num_temperatures=1,
+    centred=False,
+    **(COMMON | {"steps": 6}),
 )
 RUN: dict[str, Any] = {"seed": 3, "accelerator": "cpu", "precision": "32", "reports": 3}
 

@@ -36,9 +36,10 @@ DENSE = DenseLayer(
     num_hidden=8,
     persistent=True,
     num_temperatures=1,
+    centred=False,
     **(LAYER | {"batch_size": BATCH}),
 )
-DENSE_LAYERS = {"dense rbm": DENSE, "tempered rbm": replace(DENSE, num_temperatures=4)}
+DENSE_LAYERS = {"dense rbm": DENSE, "tempered, centred rbm": replace(DENSE, num_temperatures=4, centred=True)}
 COMMON_GENERATOR: dict[str, Any] = {"latent_dim": 4, "width": 4, "steps": 1, "batch_size": BATCH, "lr": 0.002}
 
 

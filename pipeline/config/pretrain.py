@@ -82,6 +82,8 @@ class DenseLayer:
     num_temperatures: int
     """1, or with persistent the chains' temperatures in parallel tempering, 5..20: each costs as much as PCD by itself,
     and the swap_rate that is reported should be above 0.2."""
+    centred: bool
+    """true: centred gradients, which do not depend on which value of a unit is called 1."""
     sparsity_target: float
     """Wanted mean activation of a hidden unit, in (0, 1)."""
     sparsity_cost: float

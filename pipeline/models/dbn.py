@@ -35,6 +35,7 @@ def build_layer(config: Layer, input_shape: tuple[int, ...], key: str = "pretrai
             gibbs_steps=config.gibbs_steps,
             num_chains=config.batch_size if config.persistent else 0,
             num_temperatures=config.num_temperatures,
+            centred=config.centred,
             sparsity_target=config.sparsity_target,
             sparsity_cost=config.sparsity_cost,
         )

@@ -10,17 +10,20 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pipeline.models.contrastive import Phase, contrastive_divergence, sparsity_penalty, with_gradients
+from pipeline.models.contrastive import Phase, sparsity_penalty
+from pipeline.models.enumeration import enumerate_log_partition
+from pipeline.models.estimators import estimate
 from pipeline.models.losses import Batch, Losses
 from pipeline.models.precision import widen
-from pipeline.models.rbm_gradients import Parameters, autograd_gradients, contrast_gradients
+from pipeline.models.rbm_gradients import Parameters
 from pipeline.models.sampling import sample_bernoulli
 from pipeline.models.standardise import floor_std
 from pipeline.models.tempering import Ladder
 from pipeline.models.units import UNITS
 from pipeline.row_noise import own_rows
 
-MAX_ENUMERATED = 20
+OFFSET_RATE = 0.01
+"""Of the running means that centred gradients subtract (Melchior, Fischer, Wiskott 2016, sec. 4.4)."""
 
 
 class RBM(nn.Module):
@@ -32,12 +35,16 @@ class RBM(nn.Module):
 
     row_buffers = ("chains",)
     """Buffers of which each worker of a fit moves on its own rows."""
+    mean_buffers = ("visible_offset", "hidden_offset")
+    """Buffers that each worker of a fit moves on by its own means, and all then replace by the workers' mean."""
 
     mean: Tensor
     std: Tensor
     chains: Tensor
     """(C, V), with parallel tempering (C, T, V), the model's own temperature first."""
     base_bias: Tensor
+    visible_offset: Tensor
+    hidden_offset: Tensor
     log_variance: Tensor
 
     def __init__(
@@ -49,6 +56,7 @@ class RBM(nn.Module):
         gibbs_steps: int = 1,
         num_chains: int = 0,
         num_temperatures: int = 1,
+        centred: bool = False,
         exact: bool = False,
         sparsity_target: float = 0.1,
         sparsity_cost: float = 0.0,
@@ -56,6 +64,7 @@ class RBM(nn.Module):
         """num_chains: size of the persistent chain state; 0 trains by CD from the data instead of PCD.
 
         num_temperatures: of parallel tempering, a chain each for every persistent one; 1 switches it off.
+        centred: the gradients that don't depend on which value of a unit is called 1; offsets are running means.
         exact: the gradient of the likelihood itself by enumeration, for at most 20 hidden units.
         """
         super().__init__()
@@ -64,6 +73,7 @@ class RBM(nn.Module):
         self.num_visible, self.num_hidden, self.visible = num_visible, num_hidden, visible
         self.units = UNITS[visible]
         self.gibbs_steps, self.num_temperatures, self.exact = gibbs_steps, num_temperatures, exact
+        self.centred = centred
         self.sparsity_target, self.sparsity_cost = sparsity_target, sparsity_cost
         self.weight = nn.Parameter(torch.zeros(num_visible, num_hidden))
         self.visible_bias = nn.Parameter(torch.zeros(num_visible))
@@ -79,6 +89,9 @@ class RBM(nn.Module):
             self.register_buffer("base_bias", torch.zeros(num_visible))
         else:
             self.register_buffer("chains", torch.zeros(num_chains, num_visible))
+
+        self.register_buffer("visible_offset", torch.zeros(num_visible if centred else 0), persistent=centred)
+        self.register_buffer("hidden_offset", torch.zeros(num_hidden if centred else 0), persistent=centred)
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -112,6 +125,10 @@ class RBM(nn.Module):
         self.visible_bias.copy_(self.units.initial_bias(x))
         if self.num_temperatures > 1:
             self.base_bias.copy_(self.visible_bias)
+        if self.centred:
+            v = self.standardise(x)
+            self.visible_offset.copy_(self.statistic(v).mean(0))
+            self.hidden_offset.copy_(self.hidden_probabilities(v).mean(0))
         if len(self.chains):
             self.chains.copy_(self.units.initial_chains(x, self.chains, generator))
 
@@ -139,15 +156,7 @@ class RBM(nn.Module):
 
     def log_partition(self) -> Tensor:
         """log Z by enumeration of the 2^H hidden states, a float64 scalar.  Raises ValueError when H > 20."""
-        return self._log_partition().detach()
-
-    def _log_partition(self) -> Tensor:
-        if self.num_hidden > MAX_ENUMERATED:
-            raise ValueError(f"log Z is enumerated up to {MAX_ENUMERATED} hidden units, not {self.num_hidden}: use AIS")
-        states = torch.arange(2**self.num_hidden, device=self.weight.device)[:, None]
-        h = (states >> torch.arange(self.num_hidden, device=states.device) & 1).double()
-        W, c, b, z = (parameter.double() for parameter in self._parameters_now())
-        return torch.logsumexp(h @ c + self.units.log_sum(h @ W.t(), b, z), 0)
+        return enumerate_log_partition(self.units, self.parameters_now()).detach()
 
     def hidden_probabilities(self, v: Tensor) -> Tensor:
         """P(h = 1 | v): (B, V) in model units -> (B, H)."""
@@ -187,67 +196,43 @@ class RBM(nn.Module):
 
     def training_losses(self, batch: Batch, step: int, generator: torch.Generator) -> Losses:
         """CD-k, or PCD-k which moves `chains` on. The total's gradient is minus the update; its value is in nats."""
-        losses, data, end = self._contrast(batch, step, generator)
+        found = estimate(self, batch.images, step, generator)
+        losses, data = found.losses, found.data
         if len(self.chains) and not self.exact:
-            self.chains[own_rows(len(self.chains), generator)] = end
+            self.chains[own_rows(len(self.chains), generator)] = found.end
+        if self.centred:
+            self.visible_offset.lerp_(self.statistic(data.visible).mean(0).detach(), OFFSET_RATE)
+            self.hidden_offset.lerp_(data.hidden.mean(0), OFFSET_RATE)
         penalty = sparsity_penalty(self.hidden_bias, data.hidden.mean(0), self.sparsity_target, self.sparsity_cost)
         return Losses(losses.total + penalty, losses.parts)
 
     @torch.no_grad()
     def validation_losses(self, batch: Batch, step: int, generator: torch.Generator) -> Losses:
         """The same parts on held-out images; the chains stay where they are."""
-        return self._contrast(batch, step, generator)[0]
+        return estimate(self, batch.images, step, generator).losses
 
-    def _contrast(self, batch: Batch, step: int, generator: torch.Generator) -> tuple[Losses, Phase, Tensor]:
-        now = self._parameters_now()
-        with torch.no_grad():
-            v = self.standardise(batch.images)
-            data = self._phase(v)
-            reconstruction = self.visible_mean(sample_bernoulli(data.hidden, generator))
-        parts = {"free_energy_data": data.free_energy.mean()}
-        if self.exact:
-            end = self.chains
-            log_z = parts["log_partition"] = self.log_partition().to(v.dtype)
-            value = data.free_energy.mean() + log_z
-            total = with_gradients(value, lambda: autograd_gradients(lambda: self._negative_likelihood(v), now), now)
-        else:
-            with torch.no_grad():
-                end, moved = self._model_states(reconstruction, step, generator)
-                model = self._phase(end if self.num_temperatures == 1 else end[:, 0])
-            total = contrastive_divergence(data, model, lambda d, m: contrast_gradients(d, m, self.units, now), now)
-            parts |= {"free_energy_model": model.free_energy.mean(), **moved}
-        parts |= {"reconstruction_error": (v - reconstruction).square().mean(), "activity": data.hidden.mean()}
-        return Losses(total, parts), data, end
+    def phase(self, v: Tensor) -> Phase:
+        """What a gradient needs of visible states (B, V) in model units."""
+        inputs = self._hidden_inputs(v)
+        return Phase(v, torch.sigmoid(inputs), self._visible_energy(v) - F.softplus(inputs).sum(1))
 
-    def _model_states(
-        self, reconstruction: Tensor, step: int, generator: torch.Generator
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Where the chains have moved to, from the data or from `chains`; and what is worth showing of the way."""
-        if not len(self.chains):
-            first = self.units.sample(reconstruction, self.log_variance, generator)
-            return self.gibbs(first, self.gibbs_steps - 1, generator), {}
-        chains = self.chains[own_rows(len(self.chains), generator)]
-        if self.num_temperatures == 1:
-            return self.gibbs(chains, self.gibbs_steps, generator), {}
-        end, rate = self.ladder().move(chains, self.gibbs_steps, step, generator)
-        return end, {"swap_rate": rate}
+    def sample_hidden_of(self, phase: Phase, generator: torch.Generator) -> Tensor:
+        """`sample_hidden` of the phase's visible states."""
+        return sample_bernoulli(phase.hidden, generator)
+
+    def parameters_now(self) -> Parameters:
+        return Parameters(self.weight, self.hidden_bias, self.visible_bias, self.log_variance)
+
+    def offsets(self) -> tuple[Tensor, Tensor]:
+        """mu and lambda of centred gradients, copied; both are empty without `centred`."""
+        return self.visible_offset.clone(), self.hidden_offset.clone()
 
     def ladder(self) -> Ladder:
         """The model at the temperatures of its chains."""
-        return Ladder(self.units, self._parameters_now(), self.base_bias, self.num_temperatures)
-
-    def _negative_likelihood(self, v: Tensor) -> Tensor:
-        return self.free_energy(v).mean() + self._log_partition()
-
-    def _phase(self, v: Tensor) -> Phase:
-        inputs = self._hidden_inputs(v)
-        return Phase(v, torch.sigmoid(inputs), self._visible_energy(v) - F.softplus(inputs).sum(1))
+        return Ladder(self.units, self.parameters_now(), self.base_bias, self.num_temperatures)
 
     def _hidden_inputs(self, v: Tensor) -> Tensor:
         return widen(torch.addmm(self.hidden_bias, self.statistic(v), self.weight))
 
     def _visible_energy(self, v: Tensor) -> Tensor:
         return self.units.energy(v, self.visible_bias, self.log_variance)
-
-    def _parameters_now(self) -> Parameters:
-        return Parameters(self.weight, self.hidden_bias, self.visible_bias, self.log_variance)

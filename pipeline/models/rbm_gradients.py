@@ -1,4 +1,7 @@
-"""Closed forms of the gradients of an RBM's free energy: Hinton 2002; Cho, Ilin, Raiko 2011 (log variances)."""
+"""Closed forms of the gradients of an RBM's free energy: Hinton 2002; Cho, Ilin, Raiko 2011 (log variances).
+
+tests/test_units.py holds them against autograd, tests/test_estimators.py the centred ones against their definition.
+"""
 
 # B batch, V visible units, H hidden units
 
@@ -43,3 +46,17 @@ def autograd_gradients(loss: Callable[[], Tensor], at: Parameters) -> Parameters
     with torch.enable_grad():
         found = iter(torch.autograd.grad(loss(), learned))
     return Parameters(*(next(found) if parameter.requires_grad else parameter for parameter in at))
+
+
+def centre(gradients: Parameters, visible_offset: Tensor, hidden_offset: Tensor) -> Parameters:
+    """The centred gradient: Melchior, Fischer, Wiskott 2016, eqs. 14-16; Montavon & Mueller 2012.
+
+    It is the gradient in the parameters of an E with t(v) - mu and h - lambda in place of t(v) and h, carried back to
+    the biases of the plain E. Empty offsets change nothing.
+    """
+    if not len(visible_offset):
+        return gradients
+    mu, lam = visible_offset, hidden_offset
+    weight = gradients.weight - torch.outer(mu, gradients.hidden_bias) - torch.outer(gradients.visible_bias, lam)
+    hidden_bias = gradients.hidden_bias - mu @ weight
+    return Parameters(weight, hidden_bias, gradients.visible_bias - weight @ lam, gradients.log_variance)
