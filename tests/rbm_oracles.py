@@ -60,18 +60,43 @@ def finite_difference(parameter: Tensor, loss: Callable[[], Tensor], step: float
     return (values[0] - values[1]) / (2 * step)
 
 
+def train(model: RBM, x: Tensor, lr: float, steps: int) -> None:
+    """Plain updates on batches of 100, drawn with replacement."""
+    generator, optimizer = seeded(2), torch.optim.SGD(model.parameters(), lr=lr, momentum=0.5)
+    for step in range(steps):
+        optimizer.zero_grad()
+        batch = as_batch(x[torch.randint(0, len(x), (100,), generator=generator)])
+        model.training_losses(batch, step, generator).total.backward()
+        optimizer.step()
+
+
 def table(model: RBM, reach: float = 14.0) -> tuple[Tensor, Tensor]:
     """All visible states, (N, V), and the log of what each counts in a sum, (N,).
 
     For Gaussian units (two of them) a grid of spacing 0.1 up to `reach`: the trapezoid rule is exact to about 1e-9 for
-    standard deviations above 0.2.
+    standard deviations above 0.2. Softmax units: two groups of three. Replicated softmax: documents of two words, each
+    as often as there are orders of its words.
     """
     if model.visible.startswith("gaussian"):
         axis = torch.arange(-reach, reach + 0.05, 0.1, dtype=torch.float64)
         v = torch.cartesian_prod(axis, axis)
         return v, torch.full((len(v),), 2 * torch.tensor(0.1, dtype=torch.float64).log().item(), dtype=torch.float64)
-    v = states(model.num_visible)
+    if model.visible == "softmax":
+        values = torch.eye(3, dtype=torch.float64)
+        v = torch.stack([torch.cat([one, two]) for one in values for two in values])
+    elif model.visible == "replicated_softmax":
+        words = torch.eye(model.num_visible, dtype=torch.float64)
+        v = torch.stack([one + two for number, one in enumerate(words) for two in words[number:]])
+        sequences = 2 / torch.exp(torch.lgamma(v + 1).sum(1))
+        return v, torch.log(sequences)
+    else:
+        v = states(model.num_visible)
     return v, torch.zeros(len(v), dtype=torch.float64)
+
+
+def fixed(model: RBM, count: int = 1) -> Tensor | None:
+    """What the states of `table` have in common, (count, V), for kinds of units with a model for every example."""
+    return table(model)[0][:1].expand(count, -1) if model.units.per_example else None
 
 
 @torch.no_grad()

@@ -81,7 +81,7 @@ def test_the_ladder_has_the_conditionals_and_free_energies_of_its_energies(visib
         torch.testing.assert_close(free_energy[:, number], -torch.logsumexp(over_h, 1))
         over_v = torch.softmax(tempered_table(model, v, log_weights, beta), 0).t()
         gain = gains.expand(3, model.num_visible)[number]
-        mean = ladder.units.mean(biases[number] + gain * (h @ model.weight.t()))
+        mean = ladder.units.mean(biases[number] + gain * (h @ model.weight.t()), None)
         torch.testing.assert_close(mean, over_v @ v)
         if visible == "gaussian_variance":
             variance = over_v @ v.square() - (over_v @ v).square()

@@ -7,15 +7,28 @@ from torch import Tensor
 
 from pipeline.models.pseudo_likelihood import unit_losses
 from pipeline.models.rbm import RBM
-from tests.rbm_oracles import as_batch, cd_loss, finite_difference, joint_table, learned, seeded, states, table, tiny
+from tests.rbm_oracles import (
+    as_batch,
+    cd_loss,
+    finite_difference,
+    fixed,
+    joint_table,
+    learned,
+    seeded,
+    states,
+    table,
+    tiny,
+    train,
+)
 
-KINDS = pytest.mark.parametrize("visible", ["bernoulli", "gaussian", "gaussian_variance"])
+SIZES = {"bernoulli": 4, "gaussian": 2, "gaussian_variance": 2, "softmax": 6, "replicated_softmax": 3}
+KINDS = pytest.mark.parametrize("visible", SIZES)
 
 
 def machine(visible: str) -> RBM:
-    """Two Gaussian or four other visible units, three hidden ones; variances between 0.5 and 2."""
-    gaussian = visible.startswith("gaussian")
-    model = tiny(2 if gaussian else 4, 3, scale=0.7, visible=visible)
+    """Three hidden units; variances between 0.5 and 2."""
+    size, num_values = SIZES[visible], 3 if visible == "softmax" else 0
+    model = tiny(size, 3, scale=0.7, visible=visible, num_values=num_values)
     if visible == "gaussian_variance":
         with torch.no_grad():
             model.log_variance.copy_(torch.tensor([-0.7, 0.6]))
@@ -26,6 +39,9 @@ def examples(model: RBM, count: int, seed: int = 0) -> Tensor:
     """Visible states as data have them."""
     if model.visible.startswith("gaussian"):
         return torch.randn(count, 2, generator=seeded(seed), dtype=torch.float64)
+    if model.units.per_example:
+        v = table(model)[0]
+        return v[torch.randint(len(v), (count,), generator=seeded(seed))]
     return torch.rand(count, 4, generator=seeded(seed), dtype=torch.float64)
 
 
@@ -40,7 +56,8 @@ def test_free_energy_matches_the_sum_over_hidden_states(visible: str) -> None:
 @KINDS
 def test_log_partition_matches_the_sum_over_all_states(visible: str) -> None:
     model = machine(visible)
-    torch.testing.assert_close(model.log_partition(), torch.logsumexp(joint_table(model, *table(model)).flatten(), 0))
+    expected = torch.logsumexp(joint_table(model, *table(model)).flatten(), 0)
+    torch.testing.assert_close(model.log_partition(fixed(model)).squeeze(), expected)
 
 
 @KINDS
@@ -52,7 +69,7 @@ def test_conditionals_match_the_joint(visible: str) -> None:
     torch.testing.assert_close(model.hidden_probabilities(given).detach(), over_h @ h)
     v, log_weights = table(model)
     over_v = torch.softmax(joint_table(model, v, log_weights), 0)
-    torch.testing.assert_close(model.visible_mean(h).detach(), over_v.t() @ v)
+    torch.testing.assert_close(model.visible_mean(h, fixed(model, 8)).detach(), over_v.t() @ v)
     if visible.startswith("gaussian"):
         variance = over_v.t() @ v.square() - (over_v.t() @ v).square()
         torch.testing.assert_close(model.visible_std().detach().square().expand(8, 2), variance)
@@ -62,7 +79,7 @@ def test_conditionals_match_the_joint(visible: str) -> None:
 def test_samples_given_the_hidden_units_have_the_conditional_moments(visible: str) -> None:
     model, h, count = machine(visible), states(3)[5], 40_000
     with torch.no_grad():
-        v = model.sample_visible(h.expand(count, -1), seeded())
+        v = model.sample_visible(h.expand(count, -1), seeded(), fixed(model, count))
     support, log_weights = table(model)
     p = torch.softmax(joint_table(model, support, log_weights)[:, 5], 0)
     mean = p @ support
@@ -138,12 +155,7 @@ def test_learned_variances_find_the_noise_of_the_data() -> None:
 def fit(visible: str, x: Tensor) -> RBM:
     model = RBM(2, 2, visible=visible, gibbs_steps=5).double()
     model.initialise(as_batch(x), seeded(1))
-    generator, optimizer = seeded(2), torch.optim.SGD(model.parameters(), lr=0.02, momentum=0.5)
-    for step in range(1000):
-        optimizer.zero_grad()
-        batch = as_batch(x[torch.randint(0, len(x), (100,), generator=generator)])
-        model.training_losses(batch, step, generator).total.backward()
-        optimizer.step()
+    train(model, x, lr=0.02, steps=1000)
     return model
 
 

@@ -35,16 +35,16 @@ def estimate(rbm: RBM, x: Tensor, step: int, generator: torch.Generator) -> Esti
     with torch.no_grad():
         v = rbm.standardise(x)
         data = rbm.phase(v)
-        reconstruction = rbm.visible_mean(rbm.sample_hidden_of(data, generator))
+        reconstruction = rbm.visible_mean(rbm.sample_hidden_of(data, generator), v)
         offsets = rbm.offsets()
     now = rbm.parameters_now()
     parts = {"free_energy_data": data.free_energy.mean()}
     if rbm.exact:
-        end = rbm.chains
-        parts["log_partition"] = rbm.log_partition().to(v.dtype)
+        end, like = rbm.chains, v if rbm.units.per_example else None
+        parts["log_partition"] = rbm.log_partition(like).mean().to(v.dtype)
 
         def loss() -> Tensor:
-            return rbm.free_energy(v).mean() + enumerate_log_partition(rbm.units, now)
+            return rbm.free_energy(v).mean() + enumerate_log_partition(rbm.units, now, like).mean()
 
         value = data.free_energy.mean() + parts["log_partition"]
         total = with_gradients(value, lambda: centre(autograd_gradients(loss, now), *offsets), now)

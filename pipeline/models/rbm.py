@@ -19,7 +19,7 @@ from pipeline.models.rbm_gradients import Parameters
 from pipeline.models.sampling import sample_bernoulli
 from pipeline.models.standardise import floor_std
 from pipeline.models.tempering import Ladder
-from pipeline.models.units import UNITS
+from pipeline.models.unit_kinds import make_units
 from pipeline.row_noise import own_rows
 
 OFFSET_RATE = 0.01
@@ -27,7 +27,7 @@ OFFSET_RATE = 0.01
 
 
 class RBM(nn.Module):
-    """Bernoulli hidden units over visible units of one of the kinds in `UNITS`.
+    """Bernoulli hidden units over visible units of one of the `KINDS` or softmax ones.
 
     All weights are zero until `initialise` (or load_state_dict). Methods that take `v` want model units: what
     `standardise` returns, which for Bernoulli units is the input itself.
@@ -54,6 +54,7 @@ class RBM(nn.Module):
         *,
         visible: str = "bernoulli",
         gibbs_steps: int = 1,
+        num_values: int = 0,
         num_chains: int = 0,
         num_temperatures: int = 1,
         centred: bool = False,
@@ -61,7 +62,9 @@ class RBM(nn.Module):
         sparsity_target: float = 0.1,
         sparsity_cost: float = 0.0,
     ) -> None:
-        """num_chains: size of the persistent chain state; 0 trains by CD from the data instead of PCD.
+        """num_values: K of softmax visible units, which are V / K groups of K (see categorical_units.py).
+
+        num_chains: size of the persistent chain state; 0 trains by CD from the data instead of PCD.
 
         num_temperatures: of parallel tempering, a chain each for every persistent one; 1 switches it off.
         centred: the gradients that don't depend on which value of a unit is called 1; offsets are running means.
@@ -71,7 +74,11 @@ class RBM(nn.Module):
         if num_temperatures > 1 and num_chains == 0:
             raise ValueError(f"num_temperatures must be 1 without persistent chains, got {num_temperatures}: use PCD")
         self.num_visible, self.num_hidden, self.visible = num_visible, num_hidden, visible
-        self.units = UNITS[visible]
+        self.units = make_units(visible, num_visible, num_values)
+        if num_chains > 0 and self.units.per_example:
+            raise ValueError(
+                f"num_chains must be 0 with {visible} units, got {num_chains}: every example has a model of its own"
+            )
         self.gibbs_steps, self.num_temperatures, self.exact = gibbs_steps, num_temperatures, exact
         self.centred = centred
         self.sparsity_target, self.sparsity_cost = sparsity_target, sparsity_cost
@@ -127,10 +134,11 @@ class RBM(nn.Module):
             self.base_bias.copy_(self.visible_bias)
         if self.centred:
             v = self.standardise(x)
-            self.visible_offset.copy_(self.statistic(v).mean(0))
+            self.visible_offset.copy_(self.units.offset(v, self.log_variance))
             self.hidden_offset.copy_(self.hidden_probabilities(v).mean(0))
         if len(self.chains):
-            self.chains.copy_(self.units.initial_chains(x, self.chains, generator))
+            mean = self.units.initial_mean(x).expand_as(self.chains)
+            self.chains.copy_(self.units.sample(mean, self.log_variance, generator))
 
     # --- the model
 
@@ -145,7 +153,11 @@ class RBM(nn.Module):
 
     def energy(self, v: Tensor, h: Tensor) -> Tensor:
         """E(v, h): (B, V), (B, H) -> (B,)."""
-        return self._visible_energy(v) - h @ self.hidden_bias - ((self.statistic(v) @ self.weight) * h).sum(1)
+        return (
+            self._visible_energy(v)
+            - self.units.scale(v, h) @ self.hidden_bias
+            - ((self.statistic(v) @ self.weight) * h).sum(1)
+        )
 
     def free_energy(self, v: Tensor) -> Tensor:
         """F(v) = e(v) - sum_j softplus(c_j + t(v).W_j)   (Hinton 2010, sec. 16.1).
@@ -154,17 +166,20 @@ class RBM(nn.Module):
         """
         return self._visible_energy(v) - F.softplus(self._hidden_inputs(v)).sum(1)
 
-    def log_partition(self) -> Tensor:
-        """log Z by enumeration of the 2^H hidden states, a float64 scalar.  Raises ValueError when H > 20."""
-        return enumerate_log_partition(self.units, self.parameters_now()).detach()
+    def log_partition(self, like: Tensor | None = None) -> Tensor:
+        """log Z by enumeration of the 2^H hidden states, a float64 scalar.  Raises ValueError when H > 20.
+
+        like: (B, V) states whose examples have models of their own (softmax units); then (B,).
+        """
+        return enumerate_log_partition(self.units, self.parameters_now(), like).detach()
 
     def hidden_probabilities(self, v: Tensor) -> Tensor:
         """P(h = 1 | v): (B, V) in model units -> (B, H)."""
         return torch.sigmoid(self._hidden_inputs(v))
 
-    def visible_mean(self, h: Tensor) -> Tensor:
-        """E[v | h] in model units: (B, H) -> (B, V)."""
-        return self.units.mean(widen(torch.addmm(self.visible_bias, h, self.weight.t())))
+    def visible_mean(self, h: Tensor, like: Tensor | None = None) -> Tensor:
+        """E[v | h] in model units: (B, H) -> (B, V). like: (B, V) states with what is fixed for an example."""
+        return self.units.mean(widen(torch.addmm(self.visible_bias, h, self.weight.t())), like)
 
     def visible_std(self) -> Tensor:
         """Standard deviation of v given h in model units, (V,): 1 where no variances are learned."""
@@ -173,14 +188,14 @@ class RBM(nn.Module):
     def sample_hidden(self, v: Tensor, generator: torch.Generator) -> Tensor:
         return sample_bernoulli(self.hidden_probabilities(v), generator)
 
-    def sample_visible(self, h: Tensor, generator: torch.Generator) -> Tensor:
-        return self.units.sample(self.visible_mean(h), self.log_variance, generator)
+    def sample_visible(self, h: Tensor, generator: torch.Generator, like: Tensor | None = None) -> Tensor:
+        return self.units.sample(self.visible_mean(h, like), self.log_variance, generator)
 
     @torch.no_grad()
     def gibbs(self, v: Tensor, steps: int, generator: torch.Generator) -> Tensor:
         """Visible states after `steps` rounds of v -> h -> v."""
         for _ in range(steps):
-            v = self.sample_visible(self.sample_hidden(v, generator), generator)
+            v = self.sample_visible(self.sample_hidden(v, generator), generator, v)
         return v
 
     def encode(self, x: Tensor) -> Tensor:
@@ -201,7 +216,7 @@ class RBM(nn.Module):
         if len(self.chains) and not self.exact:
             self.chains[own_rows(len(self.chains), generator)] = found.end
         if self.centred:
-            self.visible_offset.lerp_(self.statistic(data.visible).mean(0).detach(), OFFSET_RATE)
+            self.visible_offset.lerp_(self.units.offset(data.visible, self.log_variance).detach(), OFFSET_RATE)
             self.hidden_offset.lerp_(data.hidden.mean(0), OFFSET_RATE)
         penalty = sparsity_penalty(self.hidden_bias, data.hidden.mean(0), self.sparsity_target, self.sparsity_cost)
         return Losses(losses.total + penalty, losses.parts)
@@ -232,7 +247,7 @@ class RBM(nn.Module):
         return Ladder(self.units, self.parameters_now(), self.base_bias, self.num_temperatures)
 
     def _hidden_inputs(self, v: Tensor) -> Tensor:
-        return widen(torch.addmm(self.hidden_bias, self.statistic(v), self.weight))
+        return widen(torch.addmm(self.units.scale(v, self.hidden_bias), self.statistic(v), self.weight))
 
     def _visible_energy(self, v: Tensor) -> Tensor:
         return self.units.energy(v, self.visible_bias, self.log_variance)

@@ -30,7 +30,7 @@ def contrast_gradients(data: Phase, model: Phase, units: VisibleUnits, at: Param
     t_data, t_model = (units.statistic(phase.visible, at.log_variance) for phase in (data, model))
     weight = torch.mm(t_data.t(), data.hidden).mul_(-1 / len(t_data))
     weight.addmm_(t_model.t(), model.hidden, alpha=1 / len(t_model))
-    hidden_bias = model.hidden.mean(0) - data.hidden.mean(0)
+    hidden_bias = units.scale(model.visible, model.hidden).mean(0) - units.scale(data.visible, data.hidden).mean(0)
     visible_bias = t_model.mean(0) - t_data.mean(0)  # a Gaussian b itself cancels
     log_variance = at.log_variance
     if units.learns_variance:

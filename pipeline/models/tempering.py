@@ -46,7 +46,7 @@ class Ladder:
         for _ in range(steps):
             h = sample_bernoulli(torch.sigmoid(betas * self._hidden_inputs(v)), generator)
             field = widen(h.flatten(0, 1) @ self.at.weight.t()).view_as(v)
-            v = self.units.sample(self.units.mean(biases + gains * field), log_variances, generator)
+            v = self.units.sample(self.units.mean(biases + gains * field, None), log_variances, generator)
         return self.swap(v, turn, generator)
 
     def swap(self, v: Tensor, turn: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:

@@ -25,6 +25,8 @@ class VisibleUnits(Protocol):
     """The inputs are standardised before the model sees them."""
     learns_variance: bool
     """There are log variances z."""
+    per_example: bool
+    """Every example has a model of its own, so that persistent chains cannot stand for all of them."""
 
     def statistic(self, v: Tensor, z: Tensor) -> Tensor:
         """t(v), what the weights and the biases multiply, the shape of v."""
@@ -34,16 +36,27 @@ class VisibleUnits(Protocol):
         """e(v), summed over the units, in nats: (..., V) -> (...)."""
         ...
 
-    def mean(self, inputs: Tensor) -> Tensor:
-        """E[v | h] from b + W h: (..., V) -> (..., V)."""
+    def scale(self, v: Tensor, x: Tensor) -> Tensor:
+        """x times how often the hidden biases count for v (B, V): once, or for every word of a document."""
+        ...
+
+    def offset(self, v: Tensor, z: Tensor) -> Tensor:
+        """What centred gradients subtract from t(v), its mean: (B, V) -> (V,)."""
+        ...
+
+    def mean(self, inputs: Tensor, like: Tensor | None) -> Tensor:
+        """E[v | h] from b + W h: (..., V) -> (..., V).
+
+        like: states (B, V) from which to take what is fixed for an example, where there is such a thing.
+        """
         ...
 
     def sample(self, mean: Tensor, z: Tensor, generator: torch.Generator) -> Tensor:
         """A draw of v given its mean."""
         ...
 
-    def log_sum(self, field: Tensor, b: Tensor, z: Tensor) -> Tensor:
-        """log of the sum (integral) over v of exp(t(v).field - e(v)): (N, V) -> (N,)."""
+    def log_sum(self, field: Tensor, b: Tensor, z: Tensor, like: Tensor | None) -> Tensor:
+        """log of the sum (integral) over v of exp(t(v).field - e(v)): (N, V) -> (N,), or (B, N) with `like` (B, V)."""
         ...
 
     def tempered(self, betas: Tensor, b: Tensor, z: Tensor, base: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -54,20 +67,20 @@ class VisibleUnits(Protocol):
         ...
 
     def initial_bias(self, x: Tensor) -> Tensor:
-        """b of a model without weights that has the data's mean, (B, V) in model units -> (V,)."""
+        """b of a model without weights that has the data's mean, (B, V) in their own units -> (V,)."""
         ...
 
-    def initial_chains(self, x: Tensor, chains: Tensor, generator: torch.Generator) -> Tensor:
-        """Independent units with the data's means, the shape of `chains` (..., V)."""
+    def initial_mean(self, x: Tensor) -> Tensor:
+        """The mean from which chains start, (B, V) in their own units -> (V,) in model units."""
         ...
 
 
-@dataclass(frozen=True)
-class Bernoulli:
-    """v in {0, 1}, or probabilities in their place; e(v) = -b.v, t(v) = v."""
+class Linear:
+    """e(v) = -b.v, t(v) = v."""
 
     standardised = False
     learns_variance = False
+    per_example = False
 
     def statistic(self, v: Tensor, z: Tensor) -> Tensor:  # noqa: ARG002
         return v
@@ -75,55 +88,59 @@ class Bernoulli:
     def energy(self, v: Tensor, b: Tensor, z: Tensor) -> Tensor:  # noqa: ARG002
         return -(v @ b)
 
-    def mean(self, inputs: Tensor) -> Tensor:
+    def scale(self, v: Tensor, x: Tensor) -> Tensor:  # noqa: ARG002
+        return x
+
+    def offset(self, v: Tensor, z: Tensor) -> Tensor:
+        return self.statistic(v, z).mean(0)
+
+    def tempered(self, betas: Tensor, b: Tensor, z: Tensor, base: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        return (1 - betas) * base + betas * b, betas, z
+
+    def initial_mean(self, x: Tensor) -> Tensor:
+        return x.mean(0)
+
+
+@dataclass(frozen=True)
+class Bernoulli(Linear):
+    """v in {0, 1}, or probabilities in their place."""
+
+    def mean(self, inputs: Tensor, like: Tensor | None) -> Tensor:  # noqa: ARG002
         return torch.sigmoid(inputs)
 
     def sample(self, mean: Tensor, z: Tensor, generator: torch.Generator) -> Tensor:  # noqa: ARG002
         return sample_bernoulli(mean, generator)
 
-    def log_sum(self, field: Tensor, b: Tensor, z: Tensor) -> Tensor:  # noqa: ARG002
+    def log_sum(self, field: Tensor, b: Tensor, z: Tensor, like: Tensor | None) -> Tensor:  # noqa: ARG002
         return F.softplus(field + b).sum(1)
-
-    def tempered(self, betas: Tensor, b: Tensor, z: Tensor, base: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        return (1 - betas) * base + betas * b, betas, z
 
     def initial_bias(self, x: Tensor) -> Tensor:
         return x.mean(0).clamp(0.01, 0.99).logit()
 
-    def initial_chains(self, x: Tensor, chains: Tensor, generator: torch.Generator) -> Tensor:
-        return sample_bernoulli(x.mean(0).expand_as(chains), generator)
-
 
 @dataclass(frozen=True)
-class Gaussian:
+class Gaussian(Linear):
     """v real, of unit variance once standardised; e(v) = |v - b|^2 / 2, t(v) = v."""
 
     standardised = True
-    learns_variance = False
-
-    def statistic(self, v: Tensor, z: Tensor) -> Tensor:  # noqa: ARG002
-        return v
 
     def energy(self, v: Tensor, b: Tensor, z: Tensor) -> Tensor:  # noqa: ARG002
         return 0.5 * (v - b).square().sum(-1)
 
-    def mean(self, inputs: Tensor) -> Tensor:
+    def mean(self, inputs: Tensor, like: Tensor | None) -> Tensor:  # noqa: ARG002
         return inputs
 
     def sample(self, mean: Tensor, z: Tensor, generator: torch.Generator) -> Tensor:  # noqa: ARG002
         return sample_gaussian(mean, generator)
 
-    def log_sum(self, field: Tensor, b: Tensor, z: Tensor) -> Tensor:  # noqa: ARG002
+    def log_sum(self, field: Tensor, b: Tensor, z: Tensor, like: Tensor | None) -> Tensor:  # noqa: ARG002
         return field @ b + 0.5 * field.square().sum(1) + 0.5 * len(b) * math.log(2 * math.pi)
-
-    def tempered(self, betas: Tensor, b: Tensor, z: Tensor, base: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        return (1 - betas) * base + betas * b, betas, z
 
     def initial_bias(self, x: Tensor) -> Tensor:
         return torch.zeros_like(x[0])
 
-    def initial_chains(self, x: Tensor, chains: Tensor, generator: torch.Generator) -> Tensor:  # noqa: ARG002
-        return sample_gaussian(torch.zeros_like(chains), generator)
+    def initial_mean(self, x: Tensor) -> Tensor:
+        return torch.zeros_like(x[0])
 
 
 @dataclass(frozen=True)
@@ -145,7 +162,7 @@ class LearnedGaussian(Gaussian):
         noise = sample_gaussian(torch.zeros_like(mean), generator)
         return noise.mul_(torch.exp(0.5 * z)).add_(mean)
 
-    def log_sum(self, field: Tensor, b: Tensor, z: Tensor) -> Tensor:
+    def log_sum(self, field: Tensor, b: Tensor, z: Tensor, like: Tensor | None) -> Tensor:  # noqa: ARG002
         exponents = (field * b + 0.5 * field.square()) * torch.exp(-z)
         return exponents.sum(1) + 0.5 * (z + math.log(2 * math.pi)).sum()
 
@@ -153,10 +170,3 @@ class LearnedGaussian(Gaussian):
         own = betas * torch.exp(-z)
         precision = 1 - betas + own
         return ((1 - betas) * base + own * b) / precision, own / precision, -torch.log(precision)
-
-
-UNITS: dict[str, VisibleUnits] = {
-    "bernoulli": Bernoulli(),
-    "gaussian": Gaussian(),
-    "gaussian_variance": LearnedGaussian(),
-}
