@@ -31,6 +31,7 @@ LAYERS: list[Layer] = [
         persistent=False,
         num_temperatures=1,
         centred=False,
+        hidden="bernoulli",
         **COMMON,
     ),
 ]

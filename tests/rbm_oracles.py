@@ -6,7 +6,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from pipeline.models.contrastive import Phase, contrastive_divergence
+from pipeline.models.contrastive import contrastive_divergence
 from pipeline.models.losses import Batch
 from pipeline.models.rbm import RBM
 from pipeline.models.rbm_gradients import Parameters, contrast_gradients
@@ -45,7 +45,7 @@ def learned(model: RBM) -> list[Tensor]:
 def cd_loss(model: RBM, v_data: Tensor, v_model: Tensor) -> Tensor:
     """mean F(v_data) - mean F(v_model) with its closed-form gradient."""
     at = parameters_of(model)
-    data, other = (Phase(v, model.hidden_probabilities(v), model.free_energy(v)) for v in (v_data, v_model))
+    data, other = (model.phase(v, model.hidden_inputs(v)) for v in (v_data, v_model))
     return contrastive_divergence(data, other, lambda d, m: contrast_gradients(d, m, model.units, at), at)
 
 

@@ -98,7 +98,7 @@ def test_categories_are_drawn_with_their_probabilities() -> None:
 def test_softmax_units_in_groups_that_do_not_fit_are_refused() -> None:
     with pytest.raises(ValueError, match="num_values must be >= 2 and divide num_visible, 10, got 4"):
         RBM(10, 3, visible="softmax", num_values=4)
-    with pytest.raises(ValueError, match="num_chains must be 0 with softmax units, got 5"):
+    with pytest.raises(ValueError, match=r"num_chains must be 0 with Softmax units, whose .* got 5: use CD"):
         RBM(12, 3, visible="softmax", num_values=4, num_chains=5)
     with pytest.raises(ValueError, match=r"visible must be one of bernoulli, .*, softmax, got 'poisson'"):
         RBM(12, 3, visible="poisson")

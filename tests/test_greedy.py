@@ -25,7 +25,14 @@ COMMON: dict[str, Any] = {
 }
 CONV = ConvLayer(kind="conv", below="prepare", num_filters=4, kernel_size=5, pool_size=2, **COMMON)
 DENSE = DenseLayer(
-    kind="dense", below="pretrain/conv", num_hidden=8, persistent=True, num_temperatures=1, centred=False, **COMMON
+    kind="dense",
+    below="pretrain/conv",
+    num_hidden=8,
+    persistent=True,
+    num_temperatures=1,
+    centred=False,
+    hidden="bernoulli",
+    **COMMON,
 )
 
 

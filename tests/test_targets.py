@@ -55,6 +55,7 @@ DENSE = DenseLayer(
     persistent=False,
     num_temperatures=1,
     centred=False,
+    hidden="bernoulli",
     **(COMMON | {"steps": 6}),
 )
 RUN: dict[str, Any] = {"seed": 3, "accelerator": "cpu", "precision": "32", "reports": 3}

@@ -34,6 +34,7 @@ DENSE = DenseLayer(
     kind="dense",
     below="prepare",
     num_hidden=8,
+    hidden="bernoulli",
     persistent=True,
     num_temperatures=1,
     centred=False,

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pipeline.config.rules import require, require_at_least, require_choice, require_fraction, require_positive
 
 VISIBLE_UNITS = {"conv": ("bernoulli", "gaussian"), "dense": ("bernoulli", "gaussian", "gaussian_variance")}
+HIDDEN_UNITS = ("bernoulli", "relu")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +54,8 @@ class DenseLayer:
     """An RBM in which every unit sees all inputs; conv maps below it are flattened.
 
     Sound starts: bernoulli units lr 0.05, momentum 0.9; gaussian ones, whose inputs have no bound, lr 0.001..0.01;
-    gaussian_variance lr 0.001..0.005 with momentum <= 0.5, since a small variance makes every gradient large.
+    gaussian_variance lr 0.001..0.005 with momentum <= 0.5, since a small variance makes every gradient large; hidden
+    relu units, which have no bound either, lr 0.001..0.01.
     """
 
     kind: str
@@ -65,6 +67,8 @@ class DenseLayer:
     visible: str
     """bernoulli (values in [0, 1] as probabilities), gaussian (standardised, unit variance) or gaussian_variance
     (standardised, then a variance learned for each unit)."""
+    hidden: str
+    """bernoulli, or relu (noisy rectified linear, Nair & Hinton 2010) in the top layer."""
     steps: int
     """Parameter updates, >= 1."""
     batch_size: int
@@ -93,9 +97,11 @@ class DenseLayer:
         require(self.kind == "dense", "pretrain.layers.*.kind", self.kind, "conv or dense")
         _check_training(self)
         require_at_least("pretrain.layers.*.num_hidden", self.num_hidden, 1)
+        require_choice("pretrain.layers.*.hidden", self.hidden, HIDDEN_UNITS)
         key, count = "pretrain.layers.*.num_temperatures", self.num_temperatures
         require_at_least(key, count, 1)
         require(count == 1 or self.persistent, key, count, "1 without persistent: true, whose chains it tempers")
+        require(count == 1 or self.hidden == "bernoulli", key, count, "1 with hidden: relu, which has no energy")
 
 
 Layer = ConvLayer | DenseLayer

@@ -13,12 +13,29 @@ from torch import Tensor
 
 from pipeline.models.contrastive import Phase, contrastive_divergence, with_gradients
 from pipeline.models.enumeration import enumerate_log_partition
+from pipeline.models.hidden_units import HiddenUnits
 from pipeline.models.losses import Losses
 from pipeline.models.rbm_gradients import Parameters, autograd_gradients, centre, contrast_gradients
+from pipeline.models.units import VisibleUnits
 from pipeline.row_noise import own_rows
 
 if TYPE_CHECKING:
     from pipeline.models.rbm import RBM
+
+
+def check_estimator(
+    visible: VisibleUnits, hidden: HiddenUnits, num_chains: int, num_temperatures: int, *, exact: bool
+) -> None:
+    """Raises ValueError for options of an RBM that do not fit together."""
+    if num_chains > 0 and visible.per_example:
+        raise ValueError(
+            f"num_chains must be 0 with {type(visible).__name__} units, whose examples have models of their own, "
+            f"got {num_chains}: use CD"
+        )
+    if num_temperatures > 1 and num_chains == 0:
+        raise ValueError(f"num_temperatures must be 1 without persistent chains, got {num_temperatures}: use PCD")
+    if not hidden.binary and (exact or num_temperatures > 1):
+        raise ValueError("hidden must be bernoulli for exact gradients and tempering, got relu: use CD or PCD")
 
 
 @dataclass(frozen=True)
@@ -34,8 +51,9 @@ def estimate(rbm: RBM, x: Tensor, step: int, generator: torch.Generator) -> Esti
     """The contrast of the inputs x (B, ...), in their own units, with the model; nothing of `rbm` changes."""
     with torch.no_grad():
         v = rbm.standardise(x)
-        data = rbm.phase(v)
-        reconstruction = rbm.visible_mean(rbm.sample_hidden_of(data, generator), v)
+        inputs = rbm.hidden_inputs(v)
+        data = rbm.phase(v, inputs)
+        reconstruction = rbm.visible_mean(rbm.hidden_units.sample(inputs, generator, data.hidden), v)
         offsets = rbm.offsets()
     now = rbm.parameters_now()
     parts = {"free_energy_data": data.free_energy.mean()}
@@ -51,7 +69,8 @@ def estimate(rbm: RBM, x: Tensor, step: int, generator: torch.Generator) -> Esti
     else:
         with torch.no_grad():
             end, moved = _move_chains(rbm, reconstruction, step, generator)
-            model = rbm.phase(end if rbm.num_temperatures == 1 else end[:, 0])
+            v_model = end if rbm.num_temperatures == 1 else end[:, 0]
+            model = rbm.phase(v_model, rbm.hidden_inputs(v_model))
 
         def contrast(data: Phase, model: Phase) -> Parameters:
             return centre(contrast_gradients(data, model, rbm.units, now), *offsets)

@@ -8,15 +8,14 @@ tests/test_rbm.py and tests/test_units.py hold it against enumeration.
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from pipeline.models.contrastive import Phase, sparsity_penalty
 from pipeline.models.enumeration import enumerate_log_partition
-from pipeline.models.estimators import estimate
+from pipeline.models.estimators import check_estimator, estimate
+from pipeline.models.hidden_units import HIDDEN
 from pipeline.models.losses import Batch, Losses
 from pipeline.models.precision import widen
 from pipeline.models.rbm_gradients import Parameters
-from pipeline.models.sampling import sample_bernoulli
 from pipeline.models.standardise import floor_std
 from pipeline.models.tempering import Ladder
 from pipeline.models.unit_kinds import make_units
@@ -27,7 +26,7 @@ OFFSET_RATE = 0.01
 
 
 class RBM(nn.Module):
-    """Bernoulli hidden units over visible units of one of the `KINDS` or softmax ones.
+    """Bernoulli (or rectified linear) hidden units over visible units of one of the `KINDS` or softmax ones.
 
     All weights are zero until `initialise` (or load_state_dict). Methods that take `v` want model units: what
     `standardise` returns, which for Bernoulli units is the input itself.
@@ -53,6 +52,7 @@ class RBM(nn.Module):
         num_hidden: int,
         *,
         visible: str = "bernoulli",
+        hidden: str = "bernoulli",
         gibbs_steps: int = 1,
         num_values: int = 0,
         num_chains: int = 0,
@@ -65,22 +65,17 @@ class RBM(nn.Module):
         """num_values: K of softmax visible units, which are V / K groups of K (see categorical_units.py).
 
         num_chains: size of the persistent chain state; 0 trains by CD from the data instead of PCD.
-
         num_temperatures: of parallel tempering, a chain each for every persistent one; 1 switches it off.
         centred: the gradients that don't depend on which value of a unit is called 1; offsets are running means.
         exact: the gradient of the likelihood itself by enumeration, for at most 20 hidden units.
         """
         super().__init__()
-        if num_temperatures > 1 and num_chains == 0:
-            raise ValueError(f"num_temperatures must be 1 without persistent chains, got {num_temperatures}: use PCD")
         self.num_visible, self.num_hidden, self.visible = num_visible, num_hidden, visible
+        self.hidden_units = HIDDEN[hidden]
         self.units = make_units(visible, num_visible, num_values)
-        if num_chains > 0 and self.units.per_example:
-            raise ValueError(
-                f"num_chains must be 0 with {visible} units, got {num_chains}: every example has a model of its own"
-            )
-        self.gibbs_steps, self.num_temperatures, self.exact = gibbs_steps, num_temperatures, exact
-        self.centred = centred
+        check_estimator(self.units, self.hidden_units, num_chains, num_temperatures, exact=exact)
+        self.gibbs_steps, self.num_temperatures = gibbs_steps, num_temperatures
+        self.centred, self.exact = centred, exact
         self.sparsity_target, self.sparsity_cost = sparsity_target, sparsity_cost
         self.weight = nn.Parameter(torch.zeros(num_visible, num_hidden))
         self.visible_bias = nn.Parameter(torch.zeros(num_visible))
@@ -96,7 +91,6 @@ class RBM(nn.Module):
             self.register_buffer("base_bias", torch.zeros(num_visible))
         else:
             self.register_buffer("chains", torch.zeros(num_chains, num_visible))
-
         self.register_buffer("visible_offset", torch.zeros(num_visible if centred else 0), persistent=centred)
         self.register_buffer("hidden_offset", torch.zeros(num_hidden if centred else 0), persistent=centred)
 
@@ -151,8 +145,12 @@ class RBM(nn.Module):
         """t(v), what the weights multiply: v, or v / sigma^2 where variances are learned."""
         return self.units.statistic(v, self.log_variance)
 
+    def hidden_inputs(self, v: Tensor) -> Tensor:
+        """c + t(v) W: (B, V) in model units -> (B, H)."""
+        return widen(torch.addmm(self.units.scale(v, self.hidden_bias), self.statistic(v), self.weight))
+
     def energy(self, v: Tensor, h: Tensor) -> Tensor:
-        """E(v, h): (B, V), (B, H) -> (B,)."""
+        """E(v, h) of Bernoulli hidden units: (B, V), (B, H) -> (B,)."""
         return (
             self._visible_energy(v)
             - self.units.scale(v, h) @ self.hidden_bias
@@ -160,22 +158,24 @@ class RBM(nn.Module):
         )
 
     def free_energy(self, v: Tensor) -> Tensor:
-        """F(v) = e(v) - sum_j softplus(c_j + t(v).W_j)   (Hinton 2010, sec. 16.1).
+        """F(v) = e(v) - sum_j softplus(c_j + t(v).W_j)   (Hinton 2010, sec. 16.1), for Bernoulli hidden units.
 
-        v: (B, V) in model units.  Returns (B,), in nats.
+        v: (B, V) in model units.  Returns (B,), in nats. hidden_units.py says what takes the place of softplus.
         """
-        return self._visible_energy(v) - F.softplus(self._hidden_inputs(v)).sum(1)
+        return self._visible_energy(v) - self.hidden_units.log_sum(self.hidden_inputs(v)).sum(1)
 
     def log_partition(self, like: Tensor | None = None) -> Tensor:
         """log Z by enumeration of the 2^H hidden states, a float64 scalar.  Raises ValueError when H > 20.
 
         like: (B, V) states whose examples have models of their own (softmax units); then (B,).
         """
+        if not self.hidden_units.binary:
+            raise ValueError("log Z is enumerated for bernoulli hidden units alone: rectified linear ones have no end")
         return enumerate_log_partition(self.units, self.parameters_now(), like).detach()
 
     def hidden_probabilities(self, v: Tensor) -> Tensor:
-        """P(h = 1 | v): (B, V) in model units -> (B, H)."""
-        return torch.sigmoid(self._hidden_inputs(v))
+        """P(h = 1 | v), for rectified linear units E[h | v]: (B, V) in model units -> (B, H)."""
+        return self.hidden_units.mean(self.hidden_inputs(v))
 
     def visible_mean(self, h: Tensor, like: Tensor | None = None) -> Tensor:
         """E[v | h] in model units: (B, H) -> (B, V). like: (B, V) states with what is fixed for an example."""
@@ -186,7 +186,7 @@ class RBM(nn.Module):
         return torch.exp(0.5 * self.log_variance) if self.units.learns_variance else torch.ones_like(self.visible_bias)
 
     def sample_hidden(self, v: Tensor, generator: torch.Generator) -> Tensor:
-        return sample_bernoulli(self.hidden_probabilities(v), generator)
+        return self.hidden_units.sample(self.hidden_inputs(v), generator)
 
     def sample_visible(self, h: Tensor, generator: torch.Generator, like: Tensor | None = None) -> Tensor:
         return self.units.sample(self.visible_mean(h, like), self.log_variance, generator)
@@ -199,7 +199,7 @@ class RBM(nn.Module):
         return v
 
     def encode(self, x: Tensor) -> Tensor:
-        """P(h = 1 | x) of inputs in their own units: (B, ...) -> (B, H)."""
+        """`hidden_probabilities` of inputs in their own units: (B, ...) -> (B, H)."""
         return self.hidden_probabilities(self.standardise(x))
 
     def decode(self, h: Tensor) -> Tensor:
@@ -226,14 +226,10 @@ class RBM(nn.Module):
         """The same parts on held-out images; the chains stay where they are."""
         return estimate(self, batch.images, step, generator).losses
 
-    def phase(self, v: Tensor) -> Phase:
-        """What a gradient needs of visible states (B, V) in model units."""
-        inputs = self._hidden_inputs(v)
-        return Phase(v, torch.sigmoid(inputs), self._visible_energy(v) - F.softplus(inputs).sum(1))
-
-    def sample_hidden_of(self, phase: Phase, generator: torch.Generator) -> Tensor:
-        """`sample_hidden` of the phase's visible states."""
-        return sample_bernoulli(phase.hidden, generator)
+    def phase(self, v: Tensor, inputs: Tensor) -> Phase:
+        """What a gradient needs of visible states (B, V) in model units with their `hidden_inputs`."""
+        energy = self._visible_energy(v) - self.hidden_units.log_sum(inputs).sum(1)
+        return Phase(v, self.hidden_units.mean(inputs), energy)
 
     def parameters_now(self) -> Parameters:
         return Parameters(self.weight, self.hidden_bias, self.visible_bias, self.log_variance)
@@ -245,9 +241,6 @@ class RBM(nn.Module):
     def ladder(self) -> Ladder:
         """The model at the temperatures of its chains."""
         return Ladder(self.units, self.parameters_now(), self.base_bias, self.num_temperatures)
-
-    def _hidden_inputs(self, v: Tensor) -> Tensor:
-        return widen(torch.addmm(self.units.scale(v, self.hidden_bias), self.statistic(v), self.weight))
 
     def _visible_energy(self, v: Tensor) -> Tensor:
         return self.units.energy(v, self.visible_bias, self.log_variance)
