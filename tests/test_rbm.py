@@ -1,4 +1,4 @@
-"""Oracles: enumeration of every state of tiny machines, autograd, finite differences, chi-square."""
+"""Oracles: enumeration of every state of tiny machines, finite differences, chi-square, scikit-learn."""
 
 import math
 
@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 import torch
 from scipy import integrate, stats
+from sklearn.neural_network import BernoulliRBM
 from torch import Tensor
 
 from pipeline.models.contrastive import sparsity_penalty
 from pipeline.models.losses import Batch
+from pipeline.models.pseudo_likelihood import unit_losses
 from pipeline.models.rbm import RBM
 from pipeline.models.sampling import sample_bernoulli, sample_blocks
 from tests.rbm_oracles import as_batch, finite_difference, seeded, states, tiny
@@ -99,6 +101,20 @@ def test_conditionals_match_enumeration() -> None:
     torch.testing.assert_close(model.hidden_probabilities(v[9:10])[0], over_h @ h)
     over_v = torch.softmax(-model.energy(v, h[6].expand(16, 3)), 0)
     torch.testing.assert_close(model.visible_mean(h[6:7])[0], over_v @ v)
+
+
+def test_free_energies_features_and_pseudo_likelihoods_agree_with_scikit_learn() -> None:
+    model, v = tiny(6, 4), sample_bernoulli(torch.full((50, 6), 0.4).double(), seeded())
+    peer = BernoulliRBM(4, random_state=3)
+    peer.components_ = model.weight.detach().t().numpy()
+    peer.intercept_hidden_ = model.hidden_bias.detach().numpy()
+    peer.intercept_visible_ = model.visible_bias.detach().numpy()
+    with torch.no_grad():
+        np.testing.assert_allclose(model.free_energy(v), peer._free_energy(v.numpy()))
+        np.testing.assert_allclose(model.encode(v), peer.transform(v.numpy()))
+        flipped = np.random.RandomState(3).randint(0, 6, 50)  # what score_samples draws first
+        found = -6 * unit_losses(model, v, torch.as_tensor(flipped))
+    np.testing.assert_allclose(found, peer.score_samples(v.numpy()))
 
 
 def expected_update(model: RBM, start: Tensor, k: int | None) -> Tensor:
