@@ -24,7 +24,16 @@ COMMON: dict[str, Any] = {
 }
 LAYERS: list[Layer] = [
     ConvLayer(kind="conv", below="prepare", num_filters=4, kernel_size=3, pool_size=2, **COMMON),
-    DenseLayer(kind="dense", below="pretrain/conv1", num_hidden=8, persistent=False, **COMMON),
+    DenseLayer(
+        kind="dense",
+        below="pretrain/conv1",
+        num_hidden=8,
+        persistent=False,
+        num_temperatures=1,
+        centred=False,
+        hidden="bernoulli",
+        **COMMON,
+    ),
 ]
 
 

@@ -29,6 +29,20 @@ def test_the_shipped_params_are_valid_and_typed() -> None:
         ("gan.betas=0.5", r"gan.betas in .*correct its type"),
         ("data.label_budgets=[50,b]", r"data.label_budgets\[1\] in .*'b'"),
         ("pretrain.layers.conv1.lr=-1", r"pretrain.layers.conv1.lr must be > 0, got -1.0: set it in params.yaml"),
+        ("pretrain.layers.conv1.visible=gaussian_variance", r"conv1.visible must be one of bernoulli, gaussian, got"),
+        (
+            "pretrain.layers.dense.visible=softmax",
+            r"dense.visible must be one of bernoulli, gaussian, gaussian_variance",
+        ),
+        (
+            "pretrain.layers.dense.hidden=tanh",
+            r"pretrain.layers.dense.hidden must be one of bernoulli, relu, got 'tanh'",
+        ),
+        ("pretrain.layers.dense.num_temperatures=0", r"pretrain.layers.dense.num_temperatures must be >= 1, got 0"),
+        (
+            "pretrain.layers.dense.num_temperatures=5",
+            r"dense.num_temperatures must be 1 without persistent: true, whose chains it tempers, got 5",
+        ),
         ("run.workers=0", r"run.workers must be >= 1, got 0"),
         ("run.gpus_per_worker=1", r"run.gpus_per_worker 1.0 has no use on run.accelerator cpu"),
         ("run.address=nowhere", r"run.address must be null, auto or host:port, got 'nowhere'"),

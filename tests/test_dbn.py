@@ -34,7 +34,14 @@ def conv(num_filters: int, kernel_size: int, below: str = "prepare", **changes: 
 
 
 def dense(num_hidden: int, below: str = "pretrain/conv2", **changes: Any) -> DenseLayer:
-    options = {**TRAINING, "persistent": False, **changes}
+    options = {
+        **TRAINING,
+        "persistent": False,
+        "num_temperatures": 1,
+        "centred": False,
+        "hidden": "bernoulli",
+        **changes,
+    }
     return DenseLayer(kind="dense", below=below, num_hidden=num_hidden, **options)
 
 
@@ -214,3 +221,29 @@ def test_persistent_layers_have_a_chain_per_image_of_the_batch() -> None:
     layer = build_layer(dense(10, persistent=True), (6, 4, 4))
     assert isinstance(layer, RBM)
     assert layer.chains.shape == (8, 96)
+
+
+def test_tempered_layers_have_as_many_chains_at_every_temperature() -> None:
+    layer = build_layer(dense(10, persistent=True, num_temperatures=3), (6, 4, 4))
+    assert isinstance(layer, RBM)
+    assert layer.chains.shape == (8, 3, 96)
+
+
+def test_centred_layers_keep_their_offsets_with_their_weights() -> None:
+    names = DBN([dense(10, "prepare", centred=True)], (1, 8, 8)).state_dict().keys()
+    assert {"layers.0.visible_offset", "layers.0.hidden_offset"} <= names
+
+
+def test_rectified_units_are_for_the_top_layer() -> None:
+    top = build_layer(dense(10, hidden="relu"), (6, 4, 4))
+    assert isinstance(top, RBM)
+    assert top.encode(images(5, 6, 4, 4) * 100).shape == (5, 10)
+    with pytest.raises(
+        ValueError, match=r"layer 1, fed by prepare\)\.hidden must be bernoulli below another layer.*relu"
+    ):
+        DBN([dense(10, "prepare", hidden="relu"), dense(5, "pretrain/dense")], (1, 8, 8))
+
+
+def test_variances_are_learned_where_the_section_says_so() -> None:
+    dbn = DBN([dense(10, "prepare", visible="gaussian_variance")], (1, 8, 8))
+    assert dbn.state_dict()["layers.0.log_variance"].shape == (64,)

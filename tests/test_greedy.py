@@ -1,5 +1,6 @@
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from pipeline.training.greedy import LayerData, LayerTask, Point, fit_layer
 from pipeline.training.stored import load_dbn, save_dbn
 
 IMAGE_SHAPE = (1, 12, 12)
-COMMON = {
+COMMON: dict[str, Any] = {
     "visible": "bernoulli",
     "steps": 30,
     "batch_size": 16,
@@ -22,8 +23,17 @@ COMMON = {
     "sparsity_target": 0.1,
     "sparsity_cost": 0.0,
 }
-CONV = ConvLayer(kind="conv", below="prepare", num_filters=4, kernel_size=5, pool_size=2, **COMMON)  # type: ignore[arg-type]
-DENSE = DenseLayer(kind="dense", below="pretrain/conv", num_hidden=8, persistent=True, **COMMON)  # type: ignore[arg-type]
+CONV = ConvLayer(kind="conv", below="prepare", num_filters=4, kernel_size=5, pool_size=2, **COMMON)
+DENSE = DenseLayer(
+    kind="dense",
+    below="pretrain/conv",
+    num_hidden=8,
+    persistent=True,
+    num_temperatures=1,
+    centred=False,
+    hidden="bernoulli",
+    **COMMON,
+)
 
 
 def bars(count: int, seed: int) -> Tensor:

@@ -1,46 +1,22 @@
-"""Oracles: enumeration of every state of tiny machines, autograd, finite differences, chi-square."""
+"""Oracles: enumeration of every state of tiny machines, finite differences, chi-square, scikit-learn."""
 
-import itertools
 import math
-from collections.abc import Callable
 
 import numpy as np
 import pytest
 import torch
 from scipy import integrate, stats
+from sklearn.neural_network import BernoulliRBM
 from torch import Tensor
 
-from pipeline.models.contrastive import Phase, contrastive_divergence, sparsity_penalty
+from pipeline.models.contrastive import sparsity_penalty
 from pipeline.models.losses import Batch
-from pipeline.models.rbm import RBM, _gradients
+from pipeline.models.pseudo_likelihood import unit_losses
+from pipeline.models.rbm import RBM
 from pipeline.models.sampling import sample_bernoulli, sample_blocks
+from tests.rbm_oracles import as_batch, finite_difference, seeded, states, tiny
 
 KINDS = pytest.mark.parametrize("visible", ["bernoulli", "gaussian"])
-
-
-def seeded(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
-def states(count: int) -> Tensor:
-    return torch.tensor(list(itertools.product((0.0, 1.0), repeat=count)), dtype=torch.float64)
-
-
-def tiny(num_visible: int = 4, num_hidden: int = 3, scale: float = 1.0, **options: object) -> RBM:
-    model = RBM(num_visible, num_hidden, **options).double()  # type: ignore[arg-type]
-    generator = seeded(1)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.normal_(0, scale, generator=generator)
-    return model
-
-
-def as_batch(x: Tensor) -> Batch:
-    return Batch(x, torch.full((len(x),), -1))
-
-
-def all_gradients(loss: Tensor, model: RBM) -> list[Tensor]:
-    return list(torch.autograd.grad(loss, [model.weight, model.hidden_bias, model.visible_bias]))
 
 
 def exact_visible_distribution(model: RBM) -> Tensor:
@@ -127,40 +103,18 @@ def test_conditionals_match_enumeration() -> None:
     torch.testing.assert_close(model.visible_mean(h[6:7])[0], over_v @ v)
 
 
-def cd_loss(model: RBM, v_data: Tensor, v_model: Tensor) -> Tensor:
-    data, other = (Phase(v, model.hidden_probabilities(v), model.free_energy(v)) for v in (v_data, v_model))
-    return contrastive_divergence(data, other, _gradients, (model.weight, model.hidden_bias, model.visible_bias))
-
-
-@KINDS
-def test_cd_gradient_matches_autograd_and_finite_differences_of_the_free_energies(visible: str) -> None:
-    model = tiny(visible=visible)
-    v_data = torch.rand(6, 4, generator=seeded(), dtype=torch.float64)
-    v_model = torch.rand(9, 4, generator=seeded(1), dtype=torch.float64)
-
-    def reference() -> Tensor:
-        return model.free_energy(v_data).mean() - model.free_energy(v_model).mean()
-
-    loss = cd_loss(model, v_data, v_model)
-    torch.testing.assert_close(loss, reference())
-    closed = all_gradients(3 * loss, model)
-    for gradient, expected in zip(closed, all_gradients(3 * reference(), model), strict=True):
-        torch.testing.assert_close(gradient, expected)
-    for parameter, gradient in zip((model.weight, model.hidden_bias, model.visible_bias), closed, strict=True):
-        assert finite_difference(parameter, lambda: 3 * reference()) == pytest.approx(
-            gradient.flatten()[0].item(), abs=1e-6
-        )
-
-
-def finite_difference(parameter: Tensor, loss: Callable[[], Tensor], step: float = 1e-5) -> float:
-    """d loss / d of the parameter's first element, central."""
-    first = parameter.data.view(-1)
-    values = []
-    for sign in (1, -1):
-        first[0] += sign * step
-        values.append(loss().item())
-        first[0] -= sign * step
-    return (values[0] - values[1]) / (2 * step)
+def test_free_energies_features_and_pseudo_likelihoods_agree_with_scikit_learn() -> None:
+    model, v = tiny(6, 4), sample_bernoulli(torch.full((50, 6), 0.4).double(), seeded())
+    peer = BernoulliRBM(4, random_state=3)
+    peer.components_ = model.weight.detach().t().numpy()
+    peer.intercept_hidden_ = model.hidden_bias.detach().numpy()
+    peer.intercept_visible_ = model.visible_bias.detach().numpy()
+    with torch.no_grad():
+        np.testing.assert_allclose(model.free_energy(v), peer._free_energy(v.numpy()))
+        np.testing.assert_allclose(model.encode(v), peer.transform(v.numpy()))
+        flipped = np.random.RandomState(3).randint(0, 6, 50)  # what score_samples draws first
+        found = -6 * unit_losses(model, v, torch.as_tensor(flipped))
+    np.testing.assert_allclose(found, peer.score_samples(v.numpy()))
 
 
 def expected_update(model: RBM, start: Tensor, k: int | None) -> Tensor:

@@ -48,7 +48,16 @@ GAN = Gan(
     lr=0.01,
     betas=[0.0, 0.9],
 )
-DENSE = DenseLayer(kind="dense", below="prepare", num_hidden=6, persistent=False, **(COMMON | {"steps": 6}))
+DENSE = DenseLayer(
+    kind="dense",
+    below="prepare",
+    num_hidden=6,
+    persistent=False,
+    num_temperatures=1,
+    centred=False,
+    hidden="bernoulli",
+    **(COMMON | {"steps": 6}),
+)
 RUN: dict[str, Any] = {"seed": 3, "accelerator": "cpu", "precision": "32", "reports": 3}
 
 

@@ -4,6 +4,7 @@
 """
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,17 @@ BATCH = 96
 SHAPE = (1, 28, 28)
 LAYER: dict[str, Any] = COMMON | {"sparsity_cost": 1.0}
 CONV = ConvLayer(kind="conv", below="prepare", num_filters=4, kernel_size=5, pool_size=2, **LAYER)
-DENSE = DenseLayer(kind="dense", below="prepare", num_hidden=8, persistent=True, **(LAYER | {"batch_size": BATCH}))
+DENSE = DenseLayer(
+    kind="dense",
+    below="prepare",
+    num_hidden=8,
+    hidden="bernoulli",
+    persistent=True,
+    num_temperatures=1,
+    centred=False,
+    **(LAYER | {"batch_size": BATCH}),
+)
+DENSE_LAYERS = {"dense rbm": DENSE, "tempered, centred rbm": replace(DENSE, num_temperatures=4, centred=True)}
 COMMON_GENERATOR: dict[str, Any] = {"latent_dim": 4, "width": 4, "steps": 1, "batch_size": BATCH, "lr": 0.002}
 
 
@@ -64,12 +75,12 @@ def make_model(name: str) -> nn.Module:
     if name == "gan":
         gan = Gan(**COMMON_GENERATOR, r1_weight=0.3, r1_every=2, ema_decay=0.9, diffaugment=True, betas=[0.0, 0.99])
         return ConditionalGAN(SHAPE, 2, config=gan, generator=weights)
-    layer = GreedyLayer(DBN([CONV if name == "conv rbm" else DENSE], SHAPE))
+    layer = GreedyLayer(DBN([CONV if name == "conv rbm" else DENSE_LAYERS[name]], SHAPE))
     layer.initialise(in_batches(*make_images(), 192)[0], weights)
     return layer
 
 
-MODELS = ("classifier", "vae", "gan", "conv rbm", "dense rbm")
+MODELS = ("classifier", "vae", "gan", "conv rbm", *DENSE_LAYERS)
 
 
 def fit_model(

@@ -4,7 +4,8 @@ from dataclasses import dataclass
 
 from pipeline.config.rules import require, require_at_least, require_choice, require_fraction, require_positive
 
-VISIBLE_UNITS = ("bernoulli", "gaussian")
+VISIBLE_UNITS = {"conv": ("bernoulli", "gaussian"), "dense": ("bernoulli", "gaussian", "gaussian_variance")}
+HIDDEN_UNITS = ("bernoulli", "relu")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,8 +42,8 @@ class ConvLayer:
     """Weight of the sparsity penalty on the hidden biases, >= 0; 0 switches it off."""
 
     def __post_init__(self) -> None:
-        _check_training(self)
         require(self.kind == "conv", "pretrain.layers.*.kind", self.kind, "conv or dense")
+        _check_training(self)
         require_at_least("pretrain.layers.*.num_filters", self.num_filters, 1)
         require_at_least("pretrain.layers.*.kernel_size", self.kernel_size, 2)
         require_at_least("pretrain.layers.*.pool_size", self.pool_size, 1)
@@ -50,7 +51,12 @@ class ConvLayer:
 
 @dataclass(frozen=True, kw_only=True)
 class DenseLayer:
-    """A Bernoulli-Bernoulli (or Gaussian-Bernoulli) RBM; conv maps below it are flattened."""
+    """An RBM in which every unit sees all inputs; conv maps below it are flattened.
+
+    Sound starts: bernoulli units lr 0.05, momentum 0.9; gaussian ones, whose inputs have no bound, lr 0.001..0.01;
+    gaussian_variance lr 0.001..0.005 with momentum <= 0.5, since a small variance makes every gradient large; hidden
+    relu units, which have no bound either, lr 0.001..0.01.
+    """
 
     kind: str
     """dense."""
@@ -59,7 +65,10 @@ class DenseLayer:
     num_hidden: int
     """Hidden units, >= 1; 128..1024."""
     visible: str
-    """bernoulli or gaussian."""
+    """bernoulli (values in [0, 1] as probabilities), gaussian (standardised, unit variance) or gaussian_variance
+    (standardised, then a variance learned for each unit)."""
+    hidden: str
+    """bernoulli, or relu (noisy rectified linear, Nair & Hinton 2010) in the top layer."""
     steps: int
     """Parameter updates, >= 1."""
     batch_size: int
@@ -74,15 +83,25 @@ class DenseLayer:
     """k of CD-k or PCD-k, >= 1."""
     persistent: bool
     """true: PCD (the chains go on from step to step); false: CD from the data."""
+    num_temperatures: int
+    """1, or with persistent the chains' temperatures in parallel tempering, 5..20: each costs as much as PCD by itself,
+    and the swap_rate that is reported should be above 0.2."""
+    centred: bool
+    """true: centred gradients, which do not depend on which value of a unit is called 1."""
     sparsity_target: float
     """Wanted mean activation of a hidden unit, in (0, 1)."""
     sparsity_cost: float
     """Weight of the sparsity penalty, >= 0; 0 switches it off."""
 
     def __post_init__(self) -> None:
-        _check_training(self)
         require(self.kind == "dense", "pretrain.layers.*.kind", self.kind, "conv or dense")
+        _check_training(self)
         require_at_least("pretrain.layers.*.num_hidden", self.num_hidden, 1)
+        require_choice("pretrain.layers.*.hidden", self.hidden, HIDDEN_UNITS)
+        key, count = "pretrain.layers.*.num_temperatures", self.num_temperatures
+        require_at_least(key, count, 1)
+        require(count == 1 or self.persistent, key, count, "1 without persistent: true, whose chains it tempers")
+        require(count == 1 or self.hidden == "bernoulli", key, count, "1 with hidden: relu, which has no energy")
 
 
 Layer = ConvLayer | DenseLayer
@@ -90,7 +109,7 @@ Layer = ConvLayer | DenseLayer
 
 def _check_training(layer: Layer) -> None:
     prefix = "pretrain.layers.*"
-    require_choice(f"{prefix}.visible", layer.visible, VISIBLE_UNITS)
+    require_choice(f"{prefix}.visible", layer.visible, VISIBLE_UNITS[layer.kind])
     for key in ("steps", "batch_size", "gibbs_steps"):
         require_at_least(f"{prefix}.{key}", getattr(layer, key), 1)
     require_positive(f"{prefix}.lr", layer.lr)

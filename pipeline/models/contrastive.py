@@ -47,8 +47,13 @@ def contrastive_divergence(
     gradients(data, model): its closed form, one tensor for each of `parameters`. It is called by `.backward()`, and the
     phases may differ in batch size.
     """
-    value = (data.free_energy.mean() - model.free_energy.mean()).detach()
-    loss: Tensor = _ClosedForm.apply(value, lambda: gradients(data, model), *parameters)
+    value = data.free_energy.mean() - model.free_energy.mean()
+    return with_gradients(value, lambda: gradients(data, model), parameters)
+
+
+def with_gradients(value: Tensor, gradients: Callable[[], Sequence[Tensor]], parameters: Sequence[Tensor]) -> Tensor:
+    """`value`, whose gradient with respect to `parameters` is what `gradients` returns when `.backward()` calls it."""
+    loss: Tensor = _ClosedForm.apply(value.detach(), gradients, *parameters)
     return loss
 
 

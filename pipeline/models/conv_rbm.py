@@ -134,6 +134,10 @@ class ConvRBM(nn.Module):
         mean = widen(self._top_down(h)) + _per_channel(self.visible_bias)
         return mean if self.visible == "gaussian" else torch.sigmoid(mean)
 
+    def visible_std(self) -> Tensor:
+        """Standard deviation of v given h in model units, (1,): the same for all units."""
+        return torch.ones_like(self.visible_bias[:1])
+
     def sample_hidden(self, v: Tensor, generator: torch.Generator) -> Tensor:
         """Detection units (B, S, F, R, Q); a pooling unit is the sum of its block."""
         return sample_blocks(self.detection_probabilities(v), generator)

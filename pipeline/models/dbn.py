@@ -32,8 +32,11 @@ def build_layer(config: Layer, input_shape: tuple[int, ...], key: str = "pretrai
             torch.Size(input_shape).numel(),
             config.num_hidden,
             visible=config.visible,
+            hidden=config.hidden,
             gibbs_steps=config.gibbs_steps,
             num_chains=config.batch_size if config.persistent else 0,
+            num_temperatures=config.num_temperatures,
+            centred=config.centred,
             sparsity_target=config.sparsity_target,
             sparsity_cost=config.sparsity_cost,
         )
@@ -81,6 +84,11 @@ class DBN(nn.Module):
         self.shapes: list[tuple[int, ...]] = [image_shape]
         self.layers = nn.ModuleList()
         for number, config in enumerate(configs, start=1):
+            if isinstance(config, DenseLayer) and config.hidden != "bernoulli" and number < len(configs):
+                raise ValueError(
+                    f"pretrain.layers (layer {number}, fed by {config.below}).hidden must be bernoulli below another "
+                    f"layer, which takes values in [0, 1], got {config.hidden}: set it in params.yaml"
+                )
             layer = build_layer(config, self.shapes[-1], f"pretrain.layers (layer {number}, fed by {config.below})")
             self.layers.append(layer)
             self.shapes.append(layer.output_shape)

@@ -7,7 +7,6 @@ a model with the right neighbourhoods and the wrong proportions of modes still s
 
 # B batch, V visible units, T places of the quadrature
 
-import math
 from typing import Protocol
 
 import torch
@@ -16,11 +15,11 @@ from torch import Tensor
 
 from pipeline.models.sampling import sample_bernoulli
 
-NUM_UNITS = {"bernoulli": 10, "gaussian": 2}
+NUM_UNITS = {"bernoulli": 10, "gaussian": 2, "gaussian_variance": 2}
 """Units that are looked at per image; a Gaussian one costs NUM_PLACES free energies."""
 NUM_PLACES = 33
 REACH = 8.0
-"""Standard deviations to either side of a Gaussian unit's value over which its density is normalised."""
+"""Standard deviations of p(v | h) to either side of a Gaussian unit's value: there its density is normalised."""
 
 
 class FreeEnergyModel(Protocol):
@@ -29,6 +28,8 @@ class FreeEnergyModel(Protocol):
     def standardise(self, x: Tensor) -> Tensor: ...
 
     def free_energy(self, v: Tensor) -> Tensor: ...
+
+    def visible_std(self) -> Tensor: ...
 
 
 @torch.no_grad()
@@ -55,8 +56,9 @@ def unit_losses(model: FreeEnergyModel, v: Tensor, index: Tensor) -> Tensor:
         return F.softplus(model.free_energy(v) - model.free_energy(flipped))
     value = v.flatten(1).gather(1, index[:, None])[:, 0]
     offsets = torch.linspace(-REACH, REACH, NUM_PLACES, device=v.device)
-    energies_TB = torch.stack([model.free_energy(_with_unit(v, index, value + offset)) for offset in offsets])
-    step = math.log(2 * REACH / (NUM_PLACES - 1))
+    std = model.visible_std().detach().expand(v[0].numel())[index]
+    energies_TB = torch.stack([model.free_energy(_with_unit(v, index, value + offset * std)) for offset in offsets])
+    step = torch.log(std * (2 * REACH / (NUM_PLACES - 1)))
     return energies_TB[NUM_PLACES // 2] + torch.logsumexp(-energies_TB, 0) + step
 
 

@@ -1,29 +1,32 @@
 """Restricted Boltzmann machine: Smolensky 1986; Hinton 2002, 2010 (A practical guide); Tieleman 2008 (PCD).
 
-E(v, h) = -b.v - c.h - v W h for Bernoulli visible units, and with |v - b|^2 / 2 in place of -b.v for Gaussian ones,
-which have unit variance after the inputs are standardised. tests/test_rbm.py holds it against enumeration.
+E(v, h) = e(v) - c.h - t(v) W h, where e(v) = -b.v and t(v) = v for Bernoulli visible units; units.py has the others.
+tests/test_rbm.py and tests/test_units.py hold it against enumeration.
 """
 
 # B batch, V visible units, H hidden units
 
-import math
-
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from pipeline.models.contrastive import Phase, contrastive_divergence, sparsity_penalty
+from pipeline.models.contrastive import Phase, sparsity_penalty
+from pipeline.models.enumeration import enumerate_log_partition
+from pipeline.models.estimators import check_estimator, estimate
+from pipeline.models.hidden_units import HIDDEN
 from pipeline.models.losses import Batch, Losses
 from pipeline.models.precision import widen
-from pipeline.models.sampling import sample_bernoulli, sample_gaussian
+from pipeline.models.rbm_gradients import Parameters
 from pipeline.models.standardise import floor_std
+from pipeline.models.tempering import Ladder
+from pipeline.models.unit_kinds import make_units
 from pipeline.row_noise import own_rows
 
-MAX_ENUMERATED = 20
+OFFSET_RATE = 0.01
+"""Of the running means that centred gradients subtract (Melchior, Fischer, Wiskott 2016, sec. 4.4)."""
 
 
 class RBM(nn.Module):
-    """Bernoulli hidden units over Bernoulli or Gaussian visible units.
+    """Bernoulli (or rectified linear) hidden units over visible units of one of the `KINDS` or softmax ones.
 
     All weights are zero until `initialise` (or load_state_dict). Methods that take `v` want model units: what
     `standardise` returns, which for Bernoulli units is the input itself.
@@ -31,10 +34,17 @@ class RBM(nn.Module):
 
     row_buffers = ("chains",)
     """Buffers of which each worker of a fit moves on its own rows."""
+    mean_buffers = ("visible_offset", "hidden_offset")
+    """Buffers that each worker of a fit moves on by its own means, and all then replace by the workers' mean."""
 
     mean: Tensor
     std: Tensor
     chains: Tensor
+    """(C, V), with parallel tempering (C, T, V), the model's own temperature first."""
+    base_bias: Tensor
+    visible_offset: Tensor
+    hidden_offset: Tensor
+    log_variance: Tensor
 
     def __init__(
         self,
@@ -42,22 +52,47 @@ class RBM(nn.Module):
         num_hidden: int,
         *,
         visible: str = "bernoulli",
+        hidden: str = "bernoulli",
         gibbs_steps: int = 1,
+        num_values: int = 0,
         num_chains: int = 0,
+        num_temperatures: int = 1,
+        centred: bool = False,
+        exact: bool = False,
         sparsity_target: float = 0.1,
         sparsity_cost: float = 0.0,
     ) -> None:
-        """num_chains: size of the persistent chain state; 0 trains by CD from the data instead of PCD."""
+        """num_values: K of softmax visible units, which are V / K groups of K (see categorical_units.py).
+
+        num_chains: size of the persistent chain state; 0 trains by CD from the data instead of PCD.
+        num_temperatures: of parallel tempering, a chain each for every persistent one; 1 switches it off.
+        centred: the gradients that don't depend on which value of a unit is called 1; offsets are running means.
+        exact: the gradient of the likelihood itself by enumeration, for at most 20 hidden units.
+        """
         super().__init__()
         self.num_visible, self.num_hidden, self.visible = num_visible, num_hidden, visible
-        self.gibbs_steps = gibbs_steps
+        self.hidden_units = HIDDEN[hidden]
+        self.units = make_units(visible, num_visible, num_values)
+        check_estimator(self.units, self.hidden_units, num_chains, num_temperatures, exact=exact)
+        self.gibbs_steps, self.num_temperatures = gibbs_steps, num_temperatures
+        self.centred, self.exact = centred, exact
         self.sparsity_target, self.sparsity_cost = sparsity_target, sparsity_cost
         self.weight = nn.Parameter(torch.zeros(num_visible, num_hidden))
         self.visible_bias = nn.Parameter(torch.zeros(num_visible))
         self.hidden_bias = nn.Parameter(torch.zeros(num_hidden))
+        if self.units.learns_variance:
+            self.log_variance = nn.Parameter(torch.zeros(num_visible))
+        else:
+            self.register_buffer("log_variance", torch.zeros(0), persistent=False)
         self.register_buffer("mean", torch.zeros(num_visible))
         self.register_buffer("std", torch.ones(num_visible))
-        self.register_buffer("chains", torch.zeros(num_chains, num_visible))
+        if num_temperatures > 1:
+            self.register_buffer("chains", torch.zeros(num_chains, num_temperatures, num_visible))
+            self.register_buffer("base_bias", torch.zeros(num_visible))
+        else:
+            self.register_buffer("chains", torch.zeros(num_chains, num_visible))
+        self.register_buffer("visible_offset", torch.zeros(num_visible if centred else 0), persistent=centred)
+        self.register_buffer("hidden_offset", torch.zeros(num_hidden if centred else 0), persistent=centred)
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -85,134 +120,127 @@ class RBM(nn.Module):
         x = batch.images.flatten(1)
         self.weight.normal_(0, 0.01, generator=generator)
         self.hidden_bias.zero_()
-        if self.visible == "gaussian":
+        self.log_variance.zero_()
+        if self.units.standardised:
             self.set_statistics(x.mean(0), floor_std(x.std(0)))
-            self.visible_bias.zero_()
-            self.chains.normal_(generator=generator)
-        else:
-            self.visible_bias.copy_(x.mean(0).clamp(0.01, 0.99).logit())
-            if len(self.chains):
-                self.chains.copy_(sample_bernoulli(x.mean(0).expand_as(self.chains), generator))
+        self.visible_bias.copy_(self.units.initial_bias(x))
+        if self.num_temperatures > 1:
+            self.base_bias.copy_(self.visible_bias)
+        if self.centred:
+            v = self.standardise(x)
+            self.visible_offset.copy_(self.units.offset(v, self.log_variance))
+            self.hidden_offset.copy_(self.hidden_probabilities(v).mean(0))
+        if len(self.chains):
+            mean = self.units.initial_mean(x).expand_as(self.chains)
+            self.chains.copy_(self.units.sample(mean, self.log_variance, generator))
 
     # --- the model
 
     def standardise(self, x: Tensor) -> Tensor:
         """Inputs (B, ...) flattened, in model units (B, V)."""
         x = x.flatten(1)
-        return (x - self.mean) / self.std if self.visible == "gaussian" else x
+        return (x - self.mean) / self.std if self.units.standardised else x
+
+    def statistic(self, v: Tensor) -> Tensor:
+        """t(v), what the weights multiply: v, or v / sigma^2 where variances are learned."""
+        return self.units.statistic(v, self.log_variance)
+
+    def hidden_inputs(self, v: Tensor) -> Tensor:
+        """c + t(v) W: (B, V) in model units -> (B, H)."""
+        return widen(torch.addmm(self.units.scale(v, self.hidden_bias), self.statistic(v), self.weight))
 
     def energy(self, v: Tensor, h: Tensor) -> Tensor:
-        """E(v, h): (B, V), (B, H) -> (B,)."""
-        return self._visible_energy(v) - h @ self.hidden_bias - ((v @ self.weight) * h).sum(1)
+        """E(v, h) of Bernoulli hidden units: (B, V), (B, H) -> (B,)."""
+        return (
+            self._visible_energy(v)
+            - self.units.scale(v, h) @ self.hidden_bias
+            - ((self.statistic(v) @ self.weight) * h).sum(1)
+        )
 
     def free_energy(self, v: Tensor) -> Tensor:
-        """F(v) = -b.v - sum_j softplus(c_j + v.W_j)   (Hinton 2010, sec. 16.1), Gaussian: |v - b|^2 / 2 for -b.v.
+        """F(v) = e(v) - sum_j softplus(c_j + t(v).W_j)   (Hinton 2010, sec. 16.1), for Bernoulli hidden units.
 
-        v: (B, V) in model units.  Returns (B,), in nats.
+        v: (B, V) in model units.  Returns (B,), in nats. hidden_units.py says what takes the place of softplus.
         """
-        return self._visible_energy(v) - F.softplus(self._hidden_inputs(v)).sum(1)
+        return self._visible_energy(v) - self.hidden_units.log_sum(self.hidden_inputs(v)).sum(1)
 
-    def log_partition(self) -> Tensor:
-        """log Z by enumeration of the 2^H hidden states, a float64 scalar.  Raises ValueError when H > 20."""
-        if self.num_hidden > MAX_ENUMERATED:
-            raise ValueError(f"log Z is enumerated up to {MAX_ENUMERATED} hidden units, not {self.num_hidden}: use AIS")
-        states = torch.arange(2**self.num_hidden, device=self.weight.device)[:, None]
-        h = (states >> torch.arange(self.num_hidden, device=states.device) & 1).double()
-        weight, b, c = (p.detach().double() for p in (self.weight, self.visible_bias, self.hidden_bias))
-        field = h @ weight.t()
-        if self.visible == "gaussian":
-            visible_sum = field @ b + 0.5 * field.square().sum(1) + 0.5 * self.num_visible * math.log(2 * math.pi)
-        else:
-            visible_sum = F.softplus(field + b).sum(1)
-        return torch.logsumexp(h @ c + visible_sum, 0)
+    def log_partition(self, like: Tensor | None = None) -> Tensor:
+        """log Z by enumeration of the 2^H hidden states, a float64 scalar.  Raises ValueError when H > 20.
+
+        like: (B, V) states whose examples have models of their own (softmax units); then (B,).
+        """
+        if not self.hidden_units.binary:
+            raise ValueError("log Z is enumerated for bernoulli hidden units alone: rectified linear ones have no end")
+        return enumerate_log_partition(self.units, self.parameters_now(), like).detach()
 
     def hidden_probabilities(self, v: Tensor) -> Tensor:
-        """P(h = 1 | v): (B, V) in model units -> (B, H)."""
-        return torch.sigmoid(self._hidden_inputs(v))
+        """P(h = 1 | v), for rectified linear units E[h | v]: (B, V) in model units -> (B, H)."""
+        return self.hidden_units.mean(self.hidden_inputs(v))
 
-    def visible_mean(self, h: Tensor) -> Tensor:
-        """E[v | h] in model units: (B, H) -> (B, V)."""
-        mean = widen(torch.addmm(self.visible_bias, h, self.weight.t()))
-        return mean if self.visible == "gaussian" else torch.sigmoid(mean)
+    def visible_mean(self, h: Tensor, like: Tensor | None = None) -> Tensor:
+        """E[v | h] in model units: (B, H) -> (B, V). like: (B, V) states with what is fixed for an example."""
+        return self.units.mean(widen(torch.addmm(self.visible_bias, h, self.weight.t())), like)
+
+    def visible_std(self) -> Tensor:
+        """Standard deviation of v given h in model units, (V,): 1 where no variances are learned."""
+        return torch.exp(0.5 * self.log_variance) if self.units.learns_variance else torch.ones_like(self.visible_bias)
 
     def sample_hidden(self, v: Tensor, generator: torch.Generator) -> Tensor:
-        return sample_bernoulli(self.hidden_probabilities(v), generator)
+        return self.hidden_units.sample(self.hidden_inputs(v), generator)
 
-    def sample_visible(self, h: Tensor, generator: torch.Generator) -> Tensor:
-        return self._sample_visible(self.visible_mean(h), generator)
+    def sample_visible(self, h: Tensor, generator: torch.Generator, like: Tensor | None = None) -> Tensor:
+        return self.units.sample(self.visible_mean(h, like), self.log_variance, generator)
 
     @torch.no_grad()
     def gibbs(self, v: Tensor, steps: int, generator: torch.Generator) -> Tensor:
         """Visible states after `steps` rounds of v -> h -> v."""
         for _ in range(steps):
-            v = self.sample_visible(self.sample_hidden(v, generator), generator)
+            v = self.sample_visible(self.sample_hidden(v, generator), generator, v)
         return v
 
     def encode(self, x: Tensor) -> Tensor:
-        """P(h = 1 | x) of inputs in their own units: (B, ...) -> (B, H)."""
+        """`hidden_probabilities` of inputs in their own units: (B, ...) -> (B, H)."""
         return self.hidden_probabilities(self.standardise(x))
 
     def decode(self, h: Tensor) -> Tensor:
         """E[x | h] in the inputs' own units: (B, H) -> (B, V)."""
         mean = self.visible_mean(h)
-        return mean * self.std + self.mean if self.visible == "gaussian" else mean
+        return mean * self.std + self.mean if self.units.standardised else mean
 
     # --- losses
 
-    def training_losses(self, batch: Batch, step: int, generator: torch.Generator) -> Losses:  # noqa: ARG002
+    def training_losses(self, batch: Batch, step: int, generator: torch.Generator) -> Losses:
         """CD-k, or PCD-k which moves `chains` on. The total's gradient is minus the update; its value is in nats."""
-        losses, data, end = self._contrast(batch, generator)
-        if len(self.chains):
-            self.chains[own_rows(len(self.chains), generator)] = end
+        found = estimate(self, batch.images, step, generator)
+        losses, data = found.losses, found.data
+        if len(self.chains) and not self.exact:
+            self.chains[own_rows(len(self.chains), generator)] = found.end
+        if self.centred:
+            self.visible_offset.lerp_(self.units.offset(data.visible, self.log_variance).detach(), OFFSET_RATE)
+            self.hidden_offset.lerp_(data.hidden.mean(0), OFFSET_RATE)
         penalty = sparsity_penalty(self.hidden_bias, data.hidden.mean(0), self.sparsity_target, self.sparsity_cost)
         return Losses(losses.total + penalty, losses.parts)
 
     @torch.no_grad()
-    def validation_losses(self, batch: Batch, step: int, generator: torch.Generator) -> Losses:  # noqa: ARG002
+    def validation_losses(self, batch: Batch, step: int, generator: torch.Generator) -> Losses:
         """The same parts on held-out images; the chains stay where they are."""
-        return self._contrast(batch, generator)[0]
+        return estimate(self, batch.images, step, generator).losses
 
-    def _contrast(self, batch: Batch, generator: torch.Generator) -> tuple[Losses, Phase, Tensor]:
-        with torch.no_grad():
-            v = self.standardise(batch.images)
-            data = self._phase(v)
-            reconstruction = self.visible_mean(sample_bernoulli(data.hidden, generator))
-            if len(self.chains):
-                chains = self.chains[own_rows(len(self.chains), generator)]
-                end = self.gibbs(chains, self.gibbs_steps, generator)
-            else:
-                end = self.gibbs(self._sample_visible(reconstruction, generator), self.gibbs_steps - 1, generator)
-            model = self._phase(end)
-        parameters = (self.weight, self.hidden_bias, self.visible_bias)
-        total = contrastive_divergence(data, model, _gradients, parameters)
-        parts = {
-            "free_energy_data": data.free_energy.mean(),
-            "free_energy_model": model.free_energy.mean(),
-            "reconstruction_error": (v - reconstruction).square().mean(),
-            "activity": data.hidden.mean(),
-        }
-        return Losses(total, parts), data, end
+    def phase(self, v: Tensor, inputs: Tensor) -> Phase:
+        """What a gradient needs of visible states (B, V) in model units with their `hidden_inputs`."""
+        energy = self._visible_energy(v) - self.hidden_units.log_sum(inputs).sum(1)
+        return Phase(v, self.hidden_units.mean(inputs), energy)
 
-    def _phase(self, v: Tensor) -> Phase:
-        inputs = self._hidden_inputs(v)
-        return Phase(v, torch.sigmoid(inputs), self._visible_energy(v) - F.softplus(inputs).sum(1))
+    def parameters_now(self) -> Parameters:
+        return Parameters(self.weight, self.hidden_bias, self.visible_bias, self.log_variance)
 
-    def _hidden_inputs(self, v: Tensor) -> Tensor:
-        return widen(torch.addmm(self.hidden_bias, v, self.weight))
+    def offsets(self) -> tuple[Tensor, Tensor]:
+        """mu and lambda of centred gradients, copied; both are empty without `centred`."""
+        return self.visible_offset.clone(), self.hidden_offset.clone()
+
+    def ladder(self) -> Ladder:
+        """The model at the temperatures of its chains."""
+        return Ladder(self.units, self.parameters_now(), self.base_bias, self.num_temperatures)
 
     def _visible_energy(self, v: Tensor) -> Tensor:
-        if self.visible == "gaussian":
-            return 0.5 * (v - self.visible_bias).square().sum(1)
-        return -(v @ self.visible_bias)
-
-    def _sample_visible(self, mean: Tensor, generator: torch.Generator) -> Tensor:
-        sample = sample_gaussian if self.visible == "gaussian" else sample_bernoulli
-        return sample(mean, generator)
-
-
-def _gradients(data: Phase, model: Phase) -> tuple[Tensor, Tensor, Tensor]:
-    """d/d(weight, hidden_bias, visible_bias) of mean F(v_data) - mean F(v_model); a Gaussian b cancels."""
-    from_data, from_model = -1 / len(data.visible), 1 / len(model.visible)
-    weight = torch.mm(data.visible.t(), data.hidden).mul_(from_data)
-    weight.addmm_(model.visible.t(), model.hidden, alpha=from_model)
-    return weight, model.hidden.mean(0) - data.hidden.mean(0), model.visible.mean(0) - data.visible.mean(0)
+        return self.units.energy(v, self.visible_bias, self.log_variance)

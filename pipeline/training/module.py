@@ -15,7 +15,7 @@ from pipeline.seeding import derive_seed, make_generator
 from pipeline.training.plan import Epoch, FitPlan, make_optimizer, schedule_factor
 from pipeline.training.settings import adopt_settings
 from pipeline.training.stream import Stream
-from pipeline.training.workers import current_shard, gather_rows, sum_over_workers
+from pipeline.training.workers import average_means, current_shard, gather_rows, sum_over_workers
 
 
 class FitModule(pl.LightningModule):
@@ -89,6 +89,7 @@ class SingleLossModule(FitModule):
     def training_step(self, step: int, _: int) -> Tensor:
         batch, generator = self.begin_step(step)
         losses = cast("LossModel", self.model).training_losses(batch, step, generator)
+        average_means(self.model)
         self.collect(losses, step, "train")
         return losses.total
 

@@ -63,6 +63,20 @@ def sum_over_workers(sums: Mapping[str, float]) -> dict[str, float]:
 
 
 @torch.no_grad()
+def average_means(model: nn.Module) -> None:
+    """Replaces the buffers that workers move on by means over their own rows (`mean_buffers`) by the workers' mean."""
+    shard = current_shard()
+    if shard.size == 1:
+        return
+    for module in model.modules():
+        for name in getattr(module, "mean_buffers", ()):
+            mean: torch.Tensor = getattr(module, name)
+            if len(mean):
+                distributed.all_reduce(mean)
+                mean.div_(shard.size)
+
+
+@torch.no_grad()
 def gather_rows(model: nn.Module) -> None:
     """Brings together the buffers that workers move on by rows (`row_buffers`, such as persistent chains)."""
     shard = current_shard()
