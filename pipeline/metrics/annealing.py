@@ -28,6 +28,9 @@ CONFIDENCE = 0.95
 SMOOTHING = 0.05
 """Added to the counts of on and of off, in images per image: no pixel's bias is infinite."""
 
+SHARES, BETAS = (0.0, 1 / 29, 9 / 29, 1.0), (0.0, 0.5, 0.9, 1.0)
+"""500 of 14,500 temperatures lie below 0.5, 4,000 between 0.5 and 0.9, 10,000 above."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Annealing:
@@ -104,8 +107,11 @@ def estimate_log_partition_downwards(
 
 
 def temperatures(count: int) -> list[float]:
-    """`count` rising values of beta from 0 to 1."""
-    return [float(beta) for beta in np.linspace(0, 1, count)]
+    """`count` rising values of beta from 0 to 1, most of them above 0.9 as in Salakhutdinov & Murray 2008.
+
+    There a model of digits first weighs more than the blank page that its chains come from, and they need time to move.
+    """
+    return [float(beta) for beta in np.interp(np.linspace(0, 1, count), SHARES, BETAS)]
 
 
 def _walk(rbm: RBM, base_V: Tensor, start_MV: Tensor, betas: Sequence[float], seed: int, at_once: int) -> Tensor:
