@@ -79,7 +79,9 @@ class Effort:
         return QUICK_STEPS if self.quick else epochs * (images // BATCH)
 
     def annealing(self, num_temperatures: int, num_chains: int = 500) -> Annealing:
-        return Annealing(num_chains=num_chains, num_temperatures=300 if self.quick else num_temperatures)
+        if self.quick:
+            return Annealing(num_chains=100, num_temperatures=300)
+        return Annealing(num_chains=num_chains, num_temperatures=num_temperatures)
 
     @property
     def min_ess(self) -> float:
@@ -199,7 +201,7 @@ def measure_dbn(digits: Digits, effort: Effort) -> list[Row]:
         dbn,
         digits.binary_test_images,
         partition,
-        num_samples=20,
+        num_samples=2 if effort.quick else 20,
         seed=derive_seed(SEED, "bound"),
         min_ess=effort.min_ess,
     )
