@@ -109,7 +109,7 @@ def estimate_log_partition_downwards(
 def temperatures(count: int) -> list[float]:
     """`count` rising values of beta from 0 to 1, most of them above 0.9 as in Salakhutdinov & Murray 2008.
 
-    There a model of digits first weighs more than the blank page that its chains come from, and they need time to move.
+    Evenly spaced, the chains of a model of digits stay near the blank page, and log Z is too low (docs/LOG.md).
     """
     return [float(beta) for beta in np.interp(np.linspace(0, 1, count), SHARES, BETAS)]
 
