@@ -76,6 +76,13 @@ def shard_generator(
     return RowGenerator(root, *identity, device=device, span=lambda rows: (shard.rank * rows, shard.size * rows))
 
 
+def part_generator(
+    root: int, *identity: str | int, first: int, total: int, device: torch.device | str = "cpu"
+) -> RowGenerator:
+    """Draws the rows from `first` on of what a draw of `total` rows gives: for work that is done in parts."""
+    return RowGenerator(root, *identity, device=device, span=lambda _: (first, total))
+
+
 def own_rows(total: int, generator: torch.Generator) -> slice:
     """Which of `total` rows of state, such as persistent chains, belong to who draws from `generator`."""
     if not isinstance(generator, RowGenerator):

@@ -14,6 +14,7 @@ from pipeline.models.conv_rbm import ConvRBM
 from pipeline.models.dbn import DBN, GreedyLayer, build_layer
 from pipeline.models.losses import Batch
 from pipeline.models.rbm import RBM
+from pipeline.models.sampling import sample_bernoulli
 
 TRAINING: dict[str, Any] = {
     "visible": "bernoulli",
@@ -247,3 +248,27 @@ def test_rectified_units_are_for_the_top_layer() -> None:
 def test_variances_are_learned_where_the_section_says_so() -> None:
     dbn = DBN([dense(10, "prepare", visible="gaussian_variance")], (1, 8, 8))
     assert dbn.state_dict()["layers.0.log_variance"].shape == (64,)
+
+
+def test_sampled_training_feeds_the_top_layer_draws_from_the_way_up() -> None:
+    stack: list[Layer] = [dense(12, "prepare"), dense(9, "pretrain/1"), dense(7, "pretrain/2", persistent=True)]
+    dbn, batch = random_dbn(stack, (1, 4, 4)), as_batch(images(8, 1, 4, 4))
+    model, generator = GreedyLayer(dbn, sampled=True), seeded(5)
+    model.initialise(batch, seeded())
+    found = model.training_losses(batch, 0, seeded(5))
+    x = sample_bernoulli(batch.images, generator).flatten(1)
+    for layer in dbn.rbms()[:-1]:
+        assert bool(((x == 0) | (x == 1)).all())
+        x = sample_bernoulli(layer.encode(x), generator)
+    model.initialise(batch, seeded())  # the persistent chains back at their start
+    expected = model.top.training_losses(as_batch(x), 0, generator)
+    torch.testing.assert_close(found.total, expected.total)
+    torch.testing.assert_close(found.parts["free_energy_model"], expected.parts["free_energy_model"])
+
+
+def test_sampled_training_leaves_what_gaussian_units_see_as_it_is() -> None:
+    dbn, batch = random_dbn([dense(12, "prepare", visible="gaussian")], (1, 4, 4)), as_batch(images(8, 1, 4, 4))
+    found, expected = (
+        GreedyLayer(dbn, sampled=sampled).training_losses(batch, 0, seeded(5)).total for sampled in (True, False)
+    )
+    assert torch.equal(found, expected)

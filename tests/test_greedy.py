@@ -84,6 +84,27 @@ def test_a_killed_layer_goes_on_to_the_same_bits_and_curves(tmp_path: Path, laye
         assert torch.equal(resumed.state_dict()[name], tensor), name
 
 
+def test_sampled_training_sees_binary_draws_of_grey_images() -> None:
+    """Half-grey images have no spread, binary draws of them a variance of a quarter."""
+    grey = torch.full((64, *IMAGE_SHAPE), 128, dtype=torch.uint8).numpy()
+    layer = replace(DENSE, below="prepare", lr=1e-6)
+    errors = []
+    for sampled in (False, True):
+        task = LayerTask(
+            name="layer",
+            below=DBN([], IMAGE_SHAPE),
+            layer=layer,
+            seed=0,
+            accelerator="cpu",
+            precision="32",
+            checkpoint=None,
+            sampled=sampled,
+        )
+        _, curves = fit_layer(task, LayerData(grey, grey), lambda *_: None)
+        errors.append(curves[-1]["reconstruction_error"])
+    assert errors == pytest.approx([0, 0.25], abs=0.002)
+
+
 def test_a_saved_stack_gives_the_same_activations(tmp_path: Path) -> None:
     dbn, _ = train(DBN([], IMAGE_SHAPE), CONV, tmp_path)
     save_dbn(tmp_path, dbn)

@@ -7,6 +7,7 @@ Every layer is an RBM over the mean-field activations of the layer below: pooled
 
 from collections.abc import Sequence
 from dataclasses import asdict
+from itertools import pairwise
 from typing import Any, Self, cast
 
 import torch
@@ -18,6 +19,7 @@ from pipeline.models.conv_rbm import ConvRBM
 from pipeline.models.losses import Batch, Losses
 from pipeline.models.pooling import block_softmax
 from pipeline.models.rbm import RBM
+from pipeline.models.sampling import sample_bernoulli
 
 Json = Any
 
@@ -161,11 +163,16 @@ class DBN(nn.Module):
 
 
 class GreedyLayer(nn.Module):
-    """The top layer of a DBN in training, over the frozen layers below it; takes raw image batches."""
+    """The top layer of a DBN in training, over the frozen layers below it; takes raw image batches.
 
-    def __init__(self, dbn: DBN) -> None:
+    sampled: every layer with Bernoulli visible units gets a fresh draw of its inputs at each step, in place of their
+    probabilities. At the bottom that is dynamic binarisation of the images (Salakhutdinov & Murray 2008), and what a
+    likelihood of binary images has to be trained on.
+    """
+
+    def __init__(self, dbn: DBN, *, sampled: bool = False) -> None:
         super().__init__()
-        self.dbn = dbn
+        self.dbn, self.sampled = dbn, sampled
         self.depth = len(dbn.layers) - 1
         dbn.layers[: self.depth].requires_grad_(False)
 
@@ -178,10 +185,10 @@ class GreedyLayer(nn.Module):
         self.top.initialise(self._inputs(batch), generator)
 
     def training_losses(self, batch: Batch, step: int, generator: torch.Generator) -> Losses:
-        return self.top.training_losses(self._inputs(batch), step, generator)
+        return self.top.training_losses(self._inputs(batch, generator), step, generator)
 
     def validation_losses(self, batch: Batch, step: int, generator: torch.Generator) -> Losses:
-        return self.top.validation_losses(self._inputs(batch), step, generator)
+        return self.top.validation_losses(self._inputs(batch, generator), step, generator)
 
     @torch.no_grad()
     def free_energy(self, images: Tensor) -> Tensor:
@@ -189,8 +196,18 @@ class GreedyLayer(nn.Module):
         return self.top.free_energy(self.top.standardise(self.dbn.mean_field(images, self.depth)))
 
     @torch.no_grad()
-    def _inputs(self, batch: Batch) -> Batch:
-        return Batch(self.dbn.mean_field(batch.images, self.depth), batch.labels)
+    def _inputs(self, batch: Batch, generator: torch.Generator | None = None) -> Batch:
+        """What the top layer sees; drawn when the layer is `sampled` and there is a generator to draw from."""
+        if generator is None or not self.sampled:
+            return Batch(self.dbn.mean_field(batch.images, self.depth), batch.labels)
+        x = _draw_inputs(self.dbn.rbms()[0], batch.images, generator)
+        for layer, above in pairwise(self.dbn.rbms()):
+            x = _draw_inputs(above, layer.encode(x), generator)
+        return Batch(x, batch.labels)
+
+
+def _draw_inputs(layer: ConvRBM | RBM, probabilities: Tensor, generator: torch.Generator) -> Tensor:
+    return sample_bernoulli(probabilities, generator) if layer.visible == "bernoulli" else probabilities
 
 
 def layer_configs(items: Sequence[dict[str, Any]]) -> list[Layer]:

@@ -48,6 +48,8 @@ class LayerTask:
     checkpoint: Path | None
     epochs: int = EPOCHS
     """Points of its curves, and checkpoints of its fit."""
+    sampled: bool = False
+    """Fresh draws of the layers' inputs at each step in place of probabilities: see `GreedyLayer`."""
 
     def __str__(self) -> str:
         return self.name
@@ -79,7 +81,7 @@ def fit_layer(
     layer, seed = task.layer, task.seed
     images, validation = as_tensor(data.images), as_tensor(data.validation)
     dbn = task.below.extended(layer)
-    model = GreedyLayer(dbn)
+    model = GreedyLayer(dbn, sampled=task.sampled)
     name = f"layer {len(dbn.layers)}"
     labels = torch.full((len(images),), UNLABELLED)
     stream = BatchStream(images, labels, batch_size=layer.batch_size, seed=derive_seed(seed, "dbn", name, "batches"))

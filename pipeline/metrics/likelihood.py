@@ -1,0 +1,116 @@
+"""Log-likelihoods in nats: of an RBM given an estimate of log Z, and Salakhutdinov & Murray's (2008) bound for a DBN.
+
+Both are as good as the estimate of log Z, which must rest on enough effective chains. That estimate is low in
+expectation, so the likelihoods are high: `estimate_log_partition_downwards` gives the other side.
+"""
+
+# B images, V visible units, H hidden units
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from pipeline.metrics.annealing import LogPartition
+from pipeline.metrics.score import Z_95, Score
+from pipeline.models.dbn import DBN
+from pipeline.models.rbm import RBM
+from pipeline.models.sampling import sample_bernoulli
+from pipeline.row_noise import part_generator
+
+MIN_ESS = 50.0
+IMAGES_AT_ONCE = 1000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bound:
+    """A lower bound on the mean log p(v), in nats.
+
+    standard_error: of the draws of the hidden states. low, high: the 95 % interval with log Z's and the draws' errors;
+    the images are taken as given.
+    """
+
+    value: float
+    low: float
+    high: float
+    standard_error: float
+    num_samples: int
+
+
+@torch.no_grad()
+def compute_log_likelihood(rbm: RBM, images: Tensor, partition: LogPartition, *, min_ess: float = MIN_ESS) -> Score:
+    """Mean log p(v) = -F(v) - log Z of binary images, in nats; the interval is that of log Z.
+
+    images: (B, ...) zeros and ones.  min_ess: lower it only for a curve that decides nothing.
+    Raises ValueError when the weights behind log Z have an effective sample size below `min_ess`.
+    """
+    _check(partition, images, min_ess)
+    parts = [rbm.free_energy(part.flatten(1)).double() for part in images.to(rbm.weight).split(IMAGES_AT_ONCE)]
+    data = -float(torch.cat(parts).mean())
+    return Score(value=data - partition.log_z, low=data - partition.high, high=data - partition.low)
+
+
+@torch.no_grad()
+def bound_log_likelihood(
+    dbn: DBN, images: Tensor, partition: LogPartition, *, num_samples: int, seed: int, min_ess: float = MIN_ESS
+) -> Bound:
+    """E_Q[log p*(v, h)] + H(Q) - log Z_top <= mean log p(v), in nats   (Salakhutdinov & Murray 2008, sec. 4).
+
+    Q goes up by the recognition weights, factorial in each layer given the one below; the top RBM's hidden units are
+    summed out. partition: log Z of the top layer.  num_samples: draws from Q for each image, >= 2.
+    Raises ValueError as `compute_log_likelihood` does, and when a layer is not a dense one with Bernoulli units.
+    """
+    _check(partition, images, min_ess)
+    if num_samples < 2:
+        raise ValueError(f"num_samples must be >= 2, for a standard error, got {num_samples}")
+    layers = _dense_layers(dbn)
+    draws = []
+    for first in range(0, len(images), IMAGES_AT_ONCE):
+        v = images[first : first + IMAGES_AT_ONCE].flatten(1).to(layers[0].weight)
+        generator = part_generator(seed, "bound", first=first, total=len(images), device=v.device)
+        draws.append(torch.stack([_draw_bound(layers, v, generator) for _ in range(num_samples)]))
+    draws_SB = torch.cat(draws, 1)
+    value = float(draws_SB.mean()) - partition.log_z
+    error = float(draws_SB.var(0).sum().sqrt()) / (len(images) * math.sqrt(num_samples))
+    return Bound(
+        value=value,
+        low=value - math.hypot(Z_95 * error, partition.high - partition.log_z),
+        high=value + math.hypot(Z_95 * error, partition.log_z - partition.low),
+        standard_error=error,
+        num_samples=num_samples,
+    )
+
+
+def _draw_bound(layers: Sequence[RBM], v_BV: Tensor, generator: torch.Generator) -> Tensor:
+    """log p(v | h) - log Q(h | v) summed over the layers below the top, minus the top's free energy: (B,) float64."""
+    total = torch.zeros(len(v_BV), dtype=torch.float64, device=v_BV.device)
+    for layer in layers[:-1]:
+        up_BH = torch.addmm(layer.hidden_bias, v_BV, layer.weight)
+        h_BH = sample_bernoulli(torch.sigmoid(up_BH), generator)
+        down_BV = torch.addmm(layer.visible_bias, h_BH, layer.weight.t())
+        # -log Q of this draw, not the entropy itself: where Q is the true posterior, the draws then do not scatter.
+        total += (F.softplus(up_BH) - up_BH * h_BH).sum(1, dtype=torch.float64)
+        total += (v_BV * down_BV - F.softplus(down_BV)).sum(1, dtype=torch.float64)
+        v_BV = h_BH
+    return total - layers[-1].free_energy(v_BV)
+
+
+def _dense_layers(dbn: DBN) -> list[RBM]:
+    layers = [layer for layer in dbn.rbms() if isinstance(layer, RBM) and layer.visible == "bernoulli"]
+    if not layers or len(layers) < len(dbn.layers):
+        kinds = ", ".join(f"{config.kind} {config.visible}" for config in dbn.configs) or "none"
+        raise ValueError(f"the bound is for dense layers with bernoulli visible units, got {kinds}: build such a DBN")
+    return layers
+
+
+def _check(partition: LogPartition, images: Tensor, min_ess: float) -> None:
+    if partition.ess < min_ess:
+        raise ValueError(
+            f"log Z rests on {partition.ess:.1f} effective chains of {partition.num_chains}, fewer than {min_ess:g}: "
+            f"raise num_temperatures (now {partition.num_temperatures}) or num_chains"
+        )
+    if not bool(((images == 0) | (images == 1)).all()):
+        raise ValueError("log p(v) is that of binary images, got values between 0 and 1: draw them, or round them")
