@@ -220,6 +220,8 @@ def test_what_annealing_cannot_do_is_refused() -> None:
     annealing = Annealing(num_chains=4, num_temperatures=3)
     with pytest.raises(ValueError, match="bernoulli visible units, got gaussian"):
         estimate_log_partition(RBM(6, 4, visible="gaussian"), torch.zeros(6), annealing, seed=0)
+    with pytest.raises(ValueError, match="bernoulli hidden units, got relu"):
+        estimate_log_partition(RBM(6, 4, hidden="relu"), torch.zeros(6), annealing, seed=0)
     with pytest.raises(ValueError, match="needs 6 biases"):
         estimate_log_partition(RBM(6, 4), torch.zeros(5), annealing, seed=0)
     with pytest.raises(ValueError, match=r"shape \(4, 6\).*got \(3, 6\)"):

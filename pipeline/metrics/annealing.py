@@ -178,6 +178,8 @@ def _checked(rbm: RBM, base_V: Tensor) -> Tensor:
     """The base biases with the model's type and place."""
     if rbm.visible != "bernoulli":
         raise ValueError(f"log Z is annealed for bernoulli visible units, got {rbm.visible}: set visible to bernoulli")
+    if rbm.hidden != "bernoulli":
+        raise ValueError(f"log Z is annealed for bernoulli hidden units, got {rbm.hidden}: set hidden to bernoulli")
     if base_V.shape != (rbm.num_visible,):
         raise ValueError(
             f"the base-rate model needs {rbm.num_visible} biases, got shape {tuple(base_V.shape)}: "

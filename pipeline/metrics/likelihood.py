@@ -61,7 +61,7 @@ def bound_log_likelihood(
 
     Q goes up by the recognition weights, factorial in each layer given the one below; the top RBM's hidden units are
     summed out. partition: log Z of the top layer.  num_samples: draws from Q for each image, >= 2.
-    Raises ValueError as `compute_log_likelihood` does, and when a layer is not a dense one with Bernoulli units.
+    Raises ValueError as `compute_log_likelihood` does, and when a layer is not a dense one of Bernoulli units.
     """
     _check(partition, images, min_ess)
     if num_samples < 2:
@@ -99,10 +99,10 @@ def _draw_bound(layers: Sequence[RBM], v_BV: Tensor, generator: torch.Generator)
 
 
 def _dense_layers(dbn: DBN) -> list[RBM]:
-    layers = [layer for layer in dbn.rbms() if isinstance(layer, RBM) and layer.visible == "bernoulli"]
+    layers = [layer for layer in dbn.rbms() if isinstance(layer, RBM) and layer.visible == layer.hidden == "bernoulli"]
     if not layers or len(layers) < len(dbn.layers):
         kinds = ", ".join(f"{config.kind} {config.visible}" for config in dbn.configs) or "none"
-        raise ValueError(f"the bound is for dense layers with bernoulli visible units, got {kinds}: build such a DBN")
+        raise ValueError(f"the bound is for dense layers of bernoulli units, got {kinds}: build such a DBN")
     return layers
 
 

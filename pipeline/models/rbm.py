@@ -70,7 +70,7 @@ class RBM(nn.Module):
         exact: the gradient of the likelihood itself by enumeration, for at most 20 hidden units.
         """
         super().__init__()
-        self.num_visible, self.num_hidden, self.visible = num_visible, num_hidden, visible
+        self.num_visible, self.num_hidden, self.visible, self.hidden = num_visible, num_hidden, visible, hidden
         self.hidden_units = HIDDEN[hidden]
         self.units = make_units(visible, num_visible, num_values)
         check_estimator(self.units, self.hidden_units, num_chains, num_temperatures, exact=exact)
