@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 import torch
@@ -19,6 +20,9 @@ from pipeline.launch.launcher import USER_ERRORS, Failure, Result, call
 
 FAREWELL_S = 20.0
 """How long workers may take to notice that their trial is over, before they are killed and replaced."""
+
+MEETING_TIMEOUT = timedelta(minutes=2)
+"""How long a worker waits for the others to come, who have imported most of what they need."""
 
 Bundles = list[dict[str, float]]
 """What Ray sets aside for each worker of a trial, rank 0 first."""
@@ -63,7 +67,8 @@ def run_on_team(team: Team, mine: Callable[[], Result], theirs: Callable[[Any], 
 
     with _turn:
         others = _gather_others(team)
-        store = TCPStore(ray.util.get_node_ip_address(), 0, is_master=True, wait_for_workers=False)
+        host = ray.util.get_node_ip_address()
+        store = TCPStore(host, 0, is_master=True, wait_for_workers=False, timeout=MEETING_TIMEOUT)
         meeting = _Meeting(store.host, store.port, len(team.bundles), team.backend)
         running = [other.work.remote(theirs, team.shared, meeting, rank) for rank, other in enumerate(others, start=1)]
         try:
@@ -90,8 +95,12 @@ class _Meeting:
 
     @contextmanager
     def join(self, rank: int, store: Any = None) -> Iterator[None]:
-        store = store or TCPStore(self.host, self.port, is_master=False)
-        distributed.init_process_group(self.backend, store=store, rank=rank, world_size=self.size)
+        try:
+            store = store or TCPStore(self.host, self.port, is_master=False, timeout=MEETING_TIMEOUT)
+            distributed.init_process_group(self.backend, store=store, rank=rank, world_size=self.size)
+            distributed.barrier()  # whoever fails from here on is noticed by all, who are connected now
+        except RuntimeError:  # another worker died; half a process group can't be cleared away
+            _die()
         try:
             yield
         finally:
