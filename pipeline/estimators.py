@@ -210,7 +210,8 @@ class RBM(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         check_is_fitted(self)
         names = list(getattr(self, "feature_names_in_", [])) or None
         config = {
-            "params": {**self.get_params(), "random_state": self.seed_},
+            "params": {name: as_json(value) for name, value in self.get_params().items()}
+            | {"random_state": self.seed_},
             "num_features": self.n_features_in_,
             "feature_names": names,
             "history": self.history_,
@@ -236,9 +237,9 @@ class RBM(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
 
     def _inputs(self, X: Table, *, reset: bool = False) -> Tensor:
         """X checked, as a float32 or float64 tensor (N, V) over the same memory where that is possible."""
-        bernoulli = self.visible == "bernoulli"
         if not reset:
             check_is_fitted(self)
+        bernoulli = (self.visible if reset else self.model_.visible) == "bernoulli"
         few = 1 if bernoulli or not reset else 2  # rows, of which a variance is taken
         array = validate_data(self, X, reset=reset, dtype=FLOATS, order="C", ensure_min_samples=few)
         low, high = array.min(), array.max()
@@ -269,3 +270,8 @@ def draw_seed(random_state: RandomState) -> int:
 
 def to_array(tensor: Tensor) -> Floats:
     return tensor.detach().numpy()
+
+
+def as_json(value: object) -> object:
+    """A parameter as json knows it: a grid search over numpy arrays sets numpy numbers."""
+    return value.item() if isinstance(value, np.generic) else value
