@@ -24,8 +24,14 @@ COMMON = {
 }
 CONV = ConvLayer(kind="conv", below="prepare", num_filters=4, kernel_size=5, pool_size=2, **COMMON)  # type: ignore[arg-type]
 DENSE = DenseLayer(
-    kind="dense", below="pretrain/conv", num_hidden=8, persistent=True, num_temperatures=1, centred=False, **COMMON
-)  # type: ignore[arg-type]
+    kind="dense",
+    below="pretrain/conv",
+    num_hidden=8,
+    persistent=True,
+    num_temperatures=1,
+    centred=False,
+    **COMMON,  # type: ignore[arg-type]
+)
 
 
 def bars(count: int, seed: int) -> Tensor:
