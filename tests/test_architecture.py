@@ -24,6 +24,7 @@ LAYERS = [
         "pipeline.tuning",
         "pipeline.training",
         "pipeline.report",
+        "pipeline.estimators",
         "pipeline.stage",
         "pipeline.dvcfile",
     ),

@@ -28,8 +28,8 @@ class Stream(Protocol):
 
 
 def as_batch(images: Tensor, labels: Tensor) -> Batch:
-    """uint8 images (B, C, H, W) and labels (B,) as models take them: floats in [0, 1]."""
-    return Batch(images.float().div_(255.0), labels)
+    """Images (B, C, H, W) and labels (B,) as models take them: uint8 ones as floats in [0, 1], floats as they are."""
+    return Batch(images if images.is_floating_point() else images.float().div_(255.0), labels)
 
 
 def as_tensor(array: npt.NDArray[Any]) -> Tensor:
@@ -42,7 +42,8 @@ def as_tensor(array: npt.NDArray[Any]) -> Tensor:
 class BatchStream:
     """Shuffled passes over images that lie in memory, one after another; a batch may span two passes.
 
-    images: uint8 (N, C, H, W).  labels: int64 (N,).  transform: augmentation of a float batch, drawn per step and row.
+    images: uint8 (N, C, H, W), or floats (N, ...) in a model's own units.  labels: int64 (N,).
+    transform: augmentation of a float batch, drawn per step and row.
     """
 
     def __init__(
