@@ -1,6 +1,7 @@
 """What a study survives on a cluster: real nodes that die and join, trials that eat the memory."""
 
 import os
+import socket
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -243,6 +244,9 @@ def test_a_cluster_that_does_not_answer_is_an_error_with_the_remedy(patch: pytes
     for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH", "RAY_ADDRESS"):
         patch.delenv(name, raising=False)
     assert "RAY_ADDRESS" not in os.environ
-    launcher = RayLauncher(ray_settings("run.address=auto"))
-    with launcher, pytest.raises(ValueError, match=r"no Ray cluster answers at run.address auto .*: start one, or see"):
+    with socket.socket() as taken:  # auto would find what other tests have started
+        taken.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+    launcher = RayLauncher(ray_settings(f"run.address={address}"))
+    with launcher, pytest.raises(ValueError, match=rf"no Ray cluster answers at run.address {address} .*: start one"):
         launcher.map_trials(visit, [0], Shared(np.ones(3), ""))

@@ -9,6 +9,7 @@ import re
 import secrets
 import shutil
 import signal
+import socket
 import sys
 import tempfile
 import threading
@@ -25,6 +26,8 @@ MEBIBYTE = 2**20
 PREFIX = "layerwise-ray-"
 MAX_TEMP_LENGTH = 40
 """Ray puts unix sockets some 60 characters below its folder, and the kernel allows 107 in all."""
+
+KNOCK_S = 10.0
 
 ATTEMPTS = 3
 """Ray gives up after 30 s, which a machine that is busy with other things can need."""
@@ -99,12 +102,20 @@ def _join(address: str, runtime_env: dict[str, Any]) -> None:
     import ray
 
     try:
+        _knock(address)
         ray.init(address=address, log_to_driver=False, logging_level=logging.CRITICAL, runtime_env=runtime_env)
-    except ConnectionError as error:
+    except (ConnectionError, TimeoutError, socket.gaierror) as error:
         raise ValueError(
             f"no Ray cluster answers at run.address {address} ({_first_line(error)}): start one, or see that "
             "RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH (or RAY_AUTH_TOKEN) are set here to the cluster's token"
         ) from error
+
+
+def _knock(address: str) -> None:
+    """Raises the error of a plain connection: where nobody listens, Ray would try for minutes."""
+    host, _, port = address.rpartition("://")[2].rpartition(":")
+    if port.isdecimal():
+        socket.create_connection((host, int(port)), timeout=KNOCK_S).close()
 
 
 @contextmanager
