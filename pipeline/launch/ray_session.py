@@ -28,6 +28,7 @@ MAX_TEMP_LENGTH = 40
 """Ray puts unix sockets some 60 characters below its folder, and the kernel allows 107 in all."""
 
 KNOCK_S = 10.0
+"""How long a cluster may take to accept a connection."""
 
 ATTEMPTS = 3
 """Ray gives up after 30 s, which a machine that is busy with other things can need."""
@@ -104,7 +105,7 @@ def _join(address: str, runtime_env: dict[str, Any]) -> None:
     try:
         _knock(address)
         ray.init(address=address, log_to_driver=False, logging_level=logging.CRITICAL, runtime_env=runtime_env)
-    except (ConnectionError, TimeoutError, socket.gaierror) as error:
+    except ConnectionError as error:
         raise ValueError(
             f"no Ray cluster answers at run.address {address} ({_first_line(error)}): start one, or see that "
             "RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH (or RAY_AUTH_TOKEN) are set here to the cluster's token"
@@ -112,10 +113,13 @@ def _join(address: str, runtime_env: dict[str, Any]) -> None:
 
 
 def _knock(address: str) -> None:
-    """Raises the error of a plain connection: where nobody listens, Ray would try for minutes."""
+    """Raises ConnectionError where nobody listens: Ray itself would try for minutes."""
     host, _, port = address.rpartition("://")[2].rpartition(":")
     if port.isdecimal():
-        socket.create_connection((host, int(port)), timeout=KNOCK_S).close()
+        try:
+            socket.create_connection((host, int(port)), timeout=KNOCK_S).close()
+        except OSError as error:  # refused, no such host, no route, no answer in time
+            raise ConnectionError(str(error)) from error
 
 
 @contextmanager
