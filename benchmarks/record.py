@@ -5,10 +5,10 @@ import platform
 import subprocess
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from pipeline.artifacts import write_json
+from pipeline.artifacts import read_json, write_json
 
 RESULTS = Path("benchmarks") / "results"
 
@@ -27,6 +27,8 @@ class Row:
     bar: float | None = None
     goal: float | None = None
     better: str = "lower"
+    commit: str | None = None
+    """Of the code that measured it, where an earlier run of the benchmark did."""
 
     def misses_bar(self) -> bool:
         if self.bar is None:
@@ -34,8 +36,11 @@ class Row:
         return self.value > self.bar if self.better == "lower" else self.value < self.bar
 
 
-def record(name: str, rows: Sequence[Row]) -> int:
-    """Prints the rows, writes benchmarks/results/<name>.json and returns the exit code."""
+def record(name: str, rows: Sequence[Row], *, keep_others: bool = False) -> int:
+    """Prints the rows, writes benchmarks/results/<name>.json and returns the exit code.
+
+    keep_others: rows of the file that this run has not measured stay in it, with the commit they were measured at.
+    """
     print(f"{'':34} {'value':>10} {'unit':8} {'baseline':>10} {'bar':>10} {'goal':>10}")
     for row in rows:
         shown = [f"{value:10.4g}" if value is not None else " " * 10 for value in (row.baseline, row.bar, row.goal)]
@@ -45,10 +50,20 @@ def record(name: str, rows: Sequence[Row]) -> int:
         "command": " ".join(["python", "-m", f"benchmarks.{name}", *sys.argv[1:]]),
         "commit": _commit(),
         "hardware": hardware(),
-        "rows": [asdict(row) for row in rows],
+        "rows": [asdict(row) for row in [*(_other_rows(name, rows) if keep_others else []), *rows]],
     }
     write_json(RESULTS / f"{name}.json", value)
     return 1 if any(row.misses_bar() for row in rows) else 0
+
+
+def _other_rows(name: str, rows: Sequence[Row]) -> list[Row]:
+    """Those of the last runs, each with its commit."""
+    file = RESULTS / f"{name}.json"
+    if not file.is_file():
+        return []
+    value, measured = read_json(file), {row.name for row in rows}
+    earlier = [Row(**row) for row in value["rows"] if row["name"] not in measured]
+    return [replace(row, commit=row.commit or value["commit"]) for row in earlier]
 
 
 def hardware() -> str:

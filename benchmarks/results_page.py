@@ -42,7 +42,8 @@ def _render_row(row: Row) -> str:
     goal = "" if row.goal is None else f"{sign} {row.goal:.4g}"
     baseline = "" if row.baseline is None else f"{row.baseline:.4g}"
     seeds = "" if row.seeds is None else str(row.seeds)
-    return f"| {row.name} | {row.value:.4g} {row.unit} | {interval} | {seeds} | {baseline} | {bar} | {goal} |"
+    name = row.name if row.commit is None else f"{row.name} (at {row.commit})"
+    return f"| {name} | {row.value:.4g} {row.unit} | {interval} | {seeds} | {baseline} | {bar} | {goal} |"
 
 
 if __name__ == "__main__":

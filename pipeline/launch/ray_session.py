@@ -37,7 +37,8 @@ CLUSTER_ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # silences a FutureWarning, and leaves the GPUs visible to workers
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
-    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",  # a checkpoint waits for the next check; the default is 2 s
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "1",  # a lost worker is noticed at the next check; the default is 2 s
+    "RAY_TRAIN_METRICS_ENABLED": "0",  # for Ray's dashboard
     "RAY_AIR_NEW_OUTPUT": "0",  # the new output engine prints its tables even at verbose=0
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",

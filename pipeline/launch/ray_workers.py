@@ -5,6 +5,7 @@ pipeline/training/workers.py). Checkpoints travel through run.storage, so that a
 """
 
 import copy
+import shutil
 import tempfile
 import threading
 import warnings
@@ -29,7 +30,8 @@ MAX_RETRIES = 3
 CHECKPOINT = "fit.ckpt"
 KEPT = 2
 """Checkpoints in storage: one that is complete while the next is written."""
-POLL_S = 0.2
+POLL_S = 1.0
+"""How often rank 0's words are fetched: each look takes time from the workers."""
 
 
 class WorkersLauncher:
@@ -100,11 +102,11 @@ class WorkersLauncher:
     def _fit(self, function: Callable[..., Any], item: Any, shared: Any, mailbox: Any, *, listens: bool = False) -> Any:
         """Runs in a thread of its own: in the main thread, Ray Train would take over Ctrl-C."""
         from ray import train
-        from ray.train.torch import TorchConfig, TorchTrainer
+        from ray.train.torch import TorchConfig
 
         run = self._settings
         arguments = {"function": function, "item": item, "shared": shared, "mailbox": mailbox, "listens": listens}
-        trainer = TorchTrainer(
+        trainer = _trainer_class()(
             _work,
             train_loop_config=arguments | {"threads": run.cpus_per_worker},
             torch_config=TorchConfig(backend="nccl" if run.gpus_per_worker else "gloo"),
@@ -128,6 +130,24 @@ class WorkersLauncher:
         result.filesystem.delete_dir(result.path)  # what it held is in the result now
         # A copy: what Ray returns maps its object store, which is gone after the shutdown.
         return copy.deepcopy(result.return_value)
+
+
+def _trainer_class() -> Any:
+    """Ray Train's, without two helper processes that every fit would start and share its cores with.
+
+    One hands out Ray Data's blocks, of which there are none; the other frees the workers' placement group when a trial
+    of Tune that started them is stopped, and no fit is started by one here.
+    """
+    from ray.train.torch import TorchTrainer
+    from ray.train.v2._internal.callbacks import DatasetsCallback
+    from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
+
+    class Trainer(TorchTrainer):
+        def _create_default_callbacks(self) -> list[Any]:
+            unused = (DatasetsCallback, PlacementGroupCleanerCallback)
+            return [each for each in super()._create_default_callbacks() if not isinstance(each, unused)]
+
+    return Trainer
 
 
 def _deliver(mailbox: Any, on_epoch: OnEpoch) -> None:
@@ -162,8 +182,18 @@ def _work(config: dict[str, Any]) -> Any:
                 file.write_bytes((Path(folder) / CHECKPOINT).read_bytes())
 
         def keep() -> None:
-            rank = current_shard().rank
-            train.report({}, checkpoint=train.Checkpoint.from_directory(name) if rank == 0 else None)
+            """Training goes on while the copy of the checkpoint travels."""
+            checkpoint = None
+            if current_shard().rank == 0:
+                copied = tempfile.mkdtemp()
+                shutil.copy(file, copied)
+                checkpoint = train.Checkpoint.from_directory(copied)
+            train.report(
+                {},
+                checkpoint=checkpoint,
+                checkpoint_upload_mode=train.CheckpointUploadMode.ASYNC,
+                delete_local_checkpoint_after_upload=True,
+            )
 
         with hosted(Host(file, keep)):
             more = [post] if config["listens"] else []
