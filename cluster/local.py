@@ -238,7 +238,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     commands = parser.add_subparsers(dest="command", required=True)
     start = commands.add_parser("up", help="start a cluster and print the exports a driver needs")
     start.add_argument("--nodes", type=int, default=2, help="the first one is the head (default: 2)")
-    start.add_argument("--cpus", type=int, default=1, help="slots of each node (default: 1)")
+    start.add_argument("--cpus", type=int, default=2, help="slots of each node (default: 2, a shipped trial of tune)")
     start.add_argument("--dashboard", action="store_true", help="what `python -m cluster.submit local` needs")
     commands.add_parser("down", help="stop it, and what crashed runs left behind")
     commands.add_parser("status", help="print it again")

@@ -14,6 +14,7 @@ import torch
 
 from pipeline.config.run import Run
 from pipeline.launch.launcher import Failure, Item, Result, Shared, call, measure_bytes
+from pipeline.launch.ray_room import wait_for_room
 from pipeline.launch.ray_session import open_ray
 from pipeline.launch.ray_team import Bundles, Team, run_on_team, trial_bundles
 
@@ -120,6 +121,7 @@ class RayLauncher:
             run = self._settings
             slots = run.trials_at_once * run.workers * run.cpus_per_worker
             self._session.enter_context(open_ray(run, slots, measure_bytes(shared)))
+            wait_for_room(self._bundles(), "run.cpus_per_worker")
             self._started = True
         for _ in range(workers - len(self._idle) - len(self._starting)):
             self._add_worker()

@@ -14,6 +14,7 @@ from pipeline.launch import ray_listener
 from pipeline.launch.launcher import measure_bytes
 from pipeline.launch.ray_listener import make_listener
 from pipeline.launch.ray_lost import run_lost
+from pipeline.launch.ray_room import wait_for_room
 from pipeline.launch.ray_search import all_trials_pending, make_scheduler, make_searcher, quiet_tune
 from pipeline.launch.ray_session import cluster_address, open_ray
 from pipeline.launch.ray_steps import steps_tuner
@@ -48,6 +49,7 @@ class RaySweeper:
             session = open_ray(self._settings, cpus, measure_bytes(shared))
             self._folder = self._session.enter_context(session)
         bundles = trial_bundles(self._settings, plan.threads)
+        wait_for_room(bundles, "run.threads" if len(bundles) == 1 else "run.workers and run.cpus_per_worker")
         if len(bundles) > 1:
             function = _team_up(function, bundles, shared)
         steps, storage = StepStore(self._step_place(recorder)), self._storage(self._folder)

@@ -22,7 +22,9 @@ from pipeline.config.run import Run
 from pipeline.launch.launcher import USER_ERRORS, Failure, Item, OnEpoch, Result, Shared, describe, measure_bytes
 from pipeline.launch.ray_launcher import explain_death
 from pipeline.launch.ray_mailbox import new_mailbox
+from pipeline.launch.ray_room import wait_for_room
 from pipeline.launch.ray_session import open_ray
+from pipeline.launch.ray_team import trial_bundles
 from pipeline.training.workers import Host, current_shard, hosted
 
 MAX_RETRIES = 3
@@ -97,6 +99,7 @@ class WorkersLauncher:
             run = self._settings
             cpus = trials * run.workers * run.cpus_per_worker
             self._session.enter_context(open_ray(run, cpus, measure_bytes(shared)))
+            wait_for_room(trial_bundles(run, run.cpus_per_worker), "run.workers and run.cpus_per_worker")
             self._started = True
 
     def _fit(self, function: Callable[..., Any], item: Any, shared: Any, mailbox: Any, *, listens: bool = False) -> Any:
