@@ -1,6 +1,7 @@
 """What Ray costs: equal trials on two slots, two workers on one model, warm trials, memory by trial, imports.
 
-`python -m benchmarks.scaling [--quick]`. Trials are the default study's scratch network at its largest budget.
+`python -m benchmarks.scaling [--quick] [--parts grid ...]`. Trials are the default study's scratch network at its
+largest budget.
 """
 
 import argparse
@@ -36,6 +37,7 @@ MNIST_IMAGES = 54_001
 """Training images of full MNIST under the default split: 42 MB of pixels."""
 WITHOUT_RAY = "import sys; sys.modules['ray'] = None; "
 """Makes every `import ray` fail, as where it is not installed."""
+PARTS = ("grid", "workers", "memory", "imports")
 START: Any = None
 """Where processes that are to run at once wait for each other."""
 
@@ -147,7 +149,8 @@ def measure_workers(rounds: int, steps: int) -> list[Row]:
             speeds.append(alone / median(shared))
         name, low, high = f"speed of 2 workers, batch {batch_size}", min(speeds), max(speeds)
         rows.append(Row(name=name, value=median(speeds), unit="x", low=low, high=high, bar=bar, better="higher"))
-        rows.append(Row(name="which never meet (the limit)", value=median(limits), unit="x", better="higher"))
+        name = f"its limit, batch {batch_size}"
+        rows.append(Row(name=name, value=median(limits), unit="x", better="higher"))
     return rows
 
 
@@ -236,14 +239,19 @@ def measure_imports(rounds: int) -> list[Row]:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="fewer rounds and shorter trials")
-    quick = parser.parse_args().quick
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS, help="the others keep their last result")
+    arguments = parser.parse_args()
+    quick = arguments.quick
     os.environ.setdefault("PYTHONPATH", str(Path.cwd()))  # where workers find this file
     os.environ.setdefault("RAY_worker_niceness", "0")  # as bare trials; Ray's workers give way to others otherwise
-    rows = measure_grid(rounds=2 if quick else 5, steps=40 if quick else 150)
-    rows += measure_workers(rounds=1 if quick else 3, steps=160 if quick else 480)
-    rows += measure_memory([1, 4] if quick else [1, 4, 8])
-    rows += measure_imports(rounds=2 if quick else 5)
-    return record("scaling", rows)
+    measures: dict[str, Callable[[], list[Row]]] = {
+        "grid": lambda: measure_grid(rounds=2 if quick else 5, steps=40 if quick else 150),
+        "workers": lambda: measure_workers(rounds=1 if quick else 3, steps=160 if quick else 480),
+        "memory": lambda: measure_memory([1, 4] if quick else [1, 4, 8]),
+        "imports": lambda: measure_imports(rounds=2 if quick else 5),
+    }
+    rows = [row for part in arguments.parts for row in measures[part]()]
+    return record("scaling", rows, keep_others=not quick)
 
 
 if __name__ == "__main__":
