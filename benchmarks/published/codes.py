@@ -38,7 +38,7 @@ def measure_codes(digits: Digits, effort: Effort) -> list[Row]:
     random = DeepAutoencoder([784, *HIDDEN, CODE])
     random.init_random(make_generator(SEED, "codes", "weights"))
     for model in (pretrained, random):
-        finetune(model, digits, effort, epochs=EPOCHS, batch_size=100, lr=1e-3, schedule="cosine", precision="bf16")
+        finetune(model, digits, effort, epochs=EPOCHS, batch_size=100, lr=1e-3, schedule="cosine")
     test = as_floats(digits.test_images)
     return [
         _row("30-d codes, unrolled DBN", pretrained.squared_error(test), 3.0, effort.bar(3.0), effort.bar(2.0)),

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from pipeline.models.dbn import DBN
 from pipeline.models.dense_stack import DenseStack, count_nats
 from pipeline.models.losses import Batch, Losses
+from pipeline.models.precision import widen
 from pipeline.models.unrolling import dense_layers, downward_maps, require_logistic, upward_maps
 
 
@@ -57,7 +58,7 @@ class DeepAutoencoder(nn.Module):
 
     def decode(self, codes: Tensor) -> Tensor:
         """Pixel means: (B, K) -> (B, V) in [0, 1]."""
-        return torch.sigmoid(self.decoder(codes).float())
+        return torch.sigmoid(widen(self.decoder(codes)))
 
     @torch.no_grad()
     def squared_error(self, images: Tensor) -> Tensor:
@@ -69,7 +70,7 @@ class DeepAutoencoder(nn.Module):
         x = batch.images.flatten(1)
         logits = self.decoder(self.encoder(x))
         total = count_nats(logits, x).mean()
-        error = (torch.sigmoid(logits.detach().float()) - x).square().sum(1).mean()
+        error = (torch.sigmoid(widen(logits.detach())) - x).square().sum(1).mean()
         return Losses(total, {"cross_entropy": total.detach(), "squared_error": error})
 
     @torch.no_grad()

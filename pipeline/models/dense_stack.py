@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pipeline.models.dropout import drop
+from pipeline.models.precision import widen
 
 Map = tuple[Tensor, Tensor]
 """Weights (H, V) and biases (H,) of one layer."""
@@ -88,4 +89,4 @@ class DenseStack(nn.Module):
 
 def count_nats(logits: Tensor, targets: Tensor) -> Tensor:
     """Cross-entropy of Bernoulli pixels with means sigmoid(logits), summed: (B, V), (B, V) -> (B,), in nats."""
-    return F.binary_cross_entropy_with_logits(logits.float(), targets, reduction="none").sum(1)
+    return F.binary_cross_entropy_with_logits(widen(logits), targets, reduction="none").sum(1)

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from pipeline.models.dbn import DBN
 from pipeline.models.dense_stack import DenseStack
 from pipeline.models.losses import Batch, Losses, classification_losses
+from pipeline.models.precision import widen
 from pipeline.models.unrolling import dense_layers, require_logistic, upward_maps
 
 HEAD_STD = 0.01
@@ -62,7 +63,7 @@ class MLP(nn.Module):
     def forward(self, images: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Logits: (B, ...) -> (B, K); with a generator, under dropout."""
         logits: Tensor = self.stack(images, generator)
-        return logits.float()
+        return widen(logits)
 
     @torch.no_grad()
     def predict_log_probabilities(self, images: Tensor) -> Tensor:

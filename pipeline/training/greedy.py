@@ -57,10 +57,10 @@ class LayerTask:
 
 @dataclass(frozen=True)
 class LayerData:
-    """Train and validation images, uint8 (N, C, H, W); no label is used."""
+    """Train and validation images (N, C, H, W), uint8 or floats in the bottom layer's units; no label is used."""
 
-    images: npt.NDArray[np.uint8]
-    validation: npt.NDArray[np.uint8]
+    images: npt.NDArray[np.uint8 | np.float32]
+    validation: npt.NDArray[np.uint8 | np.float32]
 
 
 def fit_layer(
