@@ -200,4 +200,5 @@ class DBNClassifier(ClassifierMixin, DBNEstimator):
 
     def predict(self, X: Table) -> npt.NDArray[Any]:
         """The likeliest class of each row: (N, V) -> (N,)."""
-        return self.classes_[self.predict_log_proba(X).argmax(1)]
+        predicted: npt.NDArray[Any] = self.classes_[self.predict_log_proba(X).argmax(1)]
+        return predicted

@@ -20,7 +20,7 @@ from pipeline.deep_estimators import DBNClassifier, DeepAutoencoder
 from tests.readme_tree import ROOT
 from tests.test_estimators_api import PIPELINES
 
-NOTHING = {"epochs": 1, "lr": 1e-12}
+NOTHING: dict[str, Any] = {"epochs": 1, "lr": 1e-12}
 """Fine-tuning that leaves the weights where pretraining left them."""
 FAST: dict[str, Any] = {"pretrain_epochs": 2, "epochs": 2}
 

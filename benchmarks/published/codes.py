@@ -53,7 +53,8 @@ def pca_errors(images: Tensor, test: Tensor) -> Tensor:
     mean = x.mean(0)
     x, y = x - mean, y - mean
     components = torch.linalg.eigh(x.t() @ x).eigenvectors[:, -CODE:]
-    return (y - y @ components @ components.t()).square().sum(1)
+    errors: Tensor = (y - y @ components @ components.t()).square().sum(1)
+    return errors
 
 
 def _row(name: str, errors: Tensor, baseline: float | None, bar: float | None, goal: float | None) -> Row:

@@ -3,8 +3,8 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
@@ -59,8 +59,8 @@ class LayerTask:
 class LayerData:
     """Train and validation images (N, C, H, W), uint8 or floats in the bottom layer's units; no label is used."""
 
-    images: npt.NDArray[np.uint8 | np.float32]
-    validation: npt.NDArray[np.uint8 | np.float32]
+    images: npt.NDArray[Any]
+    validation: npt.NDArray[Any]
 
 
 def fit_layer(
