@@ -8,12 +8,10 @@ scikit-learn's `check_estimator` and holds features, free energies and scores ag
 
 import copy
 from dataclasses import fields, replace
-from numbers import Integral
 from pathlib import Path
 from typing import Any, Self, cast
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils import check_array, check_random_state
@@ -23,6 +21,17 @@ from torch import Tensor
 from pipeline.config.pretrain import DenseLayer
 from pipeline.config.rules import require_at_least, require_choice
 from pipeline.device import resolve_accelerator
+from pipeline.estimator_inputs import (
+    FLOATS,
+    Floats,
+    RandomState,
+    Table,
+    as_json,
+    check_unit_interval,
+    draw_seed,
+    own_words,
+    to_array,
+)
 from pipeline.models import rbm
 from pipeline.models.dbn import build_layer
 from pipeline.models.pseudo_likelihood import unit_losses
@@ -32,13 +41,6 @@ from pipeline.training.stream import as_tensor
 from pipeline.weights import load_weights, save_weights
 
 KIND = "rbm_estimator"
-ROUNDING = 1e-6
-"""How far beyond [0, 1] Bernoulli inputs may lie: what a scaler's rounding leaves there."""
-FLOATS = (np.float64, np.float32)
-
-Table = npt.ArrayLike  # or a data frame
-Floats = npt.NDArray[Any]
-RandomState = int | np.random.RandomState | None
 
 
 class RBM(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
@@ -118,14 +120,11 @@ class RBM(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         """The parameters as a layer of the pipeline, whose rules they keep; it has one step for each epoch."""
         names = {field.name for field in fields(DenseLayer)} & set(self.get_params())
         values = {name: getattr(self, name) for name in names}
-        try:
+        with own_words(self):
             require_at_least("epochs", self.epochs, 1)
             require_choice("precision", self.precision, ("32", "bf16"))
             require_choice("accelerator", self.accelerator, ("cpu", "gpu", "auto"))
             return DenseLayer(kind="dense", below="rows", steps=self.epochs, **values)
-        except ValueError as error:  # the rules are params.yaml's, and so is the remedy they name
-            rule = str(error).removeprefix("pretrain.layers.*.").removesuffix(": set it in params.yaml")
-            raise ValueError(f"{type(self).__name__}: {rule}: give it when you make the estimator") from None
 
     # --- what a fitted model says of rows; all of it on the CPU, in the precision of X
 
@@ -244,13 +243,9 @@ class RBM(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         bernoulli = (self.visible if reset else self.model_.visible) == "bernoulli"
         few = 1 if bernoulli or not reset else 2  # rows, of which a variance is taken
         array = validate_data(self, X, reset=reset, dtype=FLOATS, order="C", ensure_min_samples=few)
-        low, high = array.min(), array.max()
-        if bernoulli and (low < -ROUNDING or high > 1 + ROUNDING):
-            fault = "Negative values in data" if low < 0 else "Values above 1 in data"
-            raise ValueError(
-                f"{fault} passed to {type(self).__name__}: inputs of visible='bernoulli' must be in [0, 1], got "
-                f"{low:.6g}..{high:.6g}; put MinMaxScaler(clip=True) before it or choose visible='gaussian'"
-            )
+        if bernoulli:
+            named, otherwise = "inputs of visible='bernoulli'", " or choose visible='gaussian'"
+            check_unit_interval(array, self, inputs=named, otherwise=otherwise)
         return as_tensor(array)
 
     def _model(self, like: Tensor) -> rbm.RBM:
@@ -262,18 +257,3 @@ class RBM(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         tags.input_tags.positive_only = self.visible == "bernoulli"
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         return tags
-
-
-def draw_seed(random_state: RandomState) -> int:
-    """The int itself, or one drawn from what scikit-learn makes of None or a RandomState."""
-    rng = check_random_state(random_state)
-    return int(random_state) if isinstance(random_state, Integral) else int(rng.randint(2**31 - 1))
-
-
-def to_array(tensor: Tensor) -> Floats:
-    return tensor.detach().numpy()
-
-
-def as_json(value: object) -> object:
-    """A parameter as json knows it: a grid search over numpy arrays sets numpy numbers."""
-    return value.item() if isinstance(value, np.generic) else value

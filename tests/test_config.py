@@ -36,7 +36,7 @@ def test_the_shipped_params_are_valid_and_typed() -> None:
         ),
         (
             "pretrain.layers.dense.hidden=tanh",
-            r"pretrain.layers.dense.hidden must be one of bernoulli, relu, got 'tanh'",
+            r"pretrain.layers.dense.hidden must be one of bernoulli, gaussian, relu, got 'tanh'",
         ),
         ("pretrain.layers.dense.num_temperatures=0", r"pretrain.layers.dense.num_temperatures must be >= 1, got 0"),
         (

@@ -1,4 +1,5 @@
-"""Noisy rectified linear units: moments of their samples, quadrature, the sum of Bernoulli units they stand for."""
+"""Gaussian and noisy rectified linear units: moments of their samples, quadrature, finite differences, the sum of
+Bernoulli units that the latter stand for."""
 
 import math
 
@@ -8,9 +9,9 @@ import torch
 from scipy import integrate
 from torch import Tensor
 
-from pipeline.models.hidden_units import BernoulliHidden, NoisyRelu
+from pipeline.models.hidden_units import BernoulliHidden, GaussianHidden, NoisyRelu
 from pipeline.models.rbm import RBM
-from tests.rbm_oracles import as_batch, seeded, tiny, train
+from tests.rbm_oracles import as_batch, cd_loss, finite_difference, learned, seeded, states, tiny, train
 
 INPUTS = torch.tensor([-12.0, -3.0, -0.5, 0.0, 0.5, 2.0, 9.0], dtype=torch.float64)
 
@@ -65,6 +66,49 @@ def test_a_large_input_passes_through_with_unit_noise() -> None:
     x = torch.full((40_000,), 30.0, dtype=torch.float64)
     assert NoisyRelu().mean(x[:1]).item() == pytest.approx(30)
     assert NoisyRelu().sample(x, seeded()).std().item() == pytest.approx(1, abs=0.02)
+
+
+def test_gaussian_units_have_the_conditional_and_the_free_energy_of_their_joint_density() -> None:
+    """exp(t(v) W h + c.h - |h|^2 / 2) integrated over a grid of h: the trapezoid rule is exact to rounding here."""
+    model = tiny(4, 1, scale=0.7, hidden="gaussian")
+    v = states(4)
+    h = torch.arange(-14, 14.05, 0.1, dtype=torch.float64)
+    with torch.no_grad():
+        log_joint = v @ model.visible_bias[:, None] + (v @ model.weight + model.hidden_bias) * h - 0.5 * h.square()
+        total = torch.logsumexp(log_joint, 1) + math.log(0.1)
+        torch.testing.assert_close(model.free_energy(v), -total)
+        density = torch.softmax(log_joint, 1)
+        mean = density @ h
+        torch.testing.assert_close(model.hidden_probabilities(v)[:, 0], mean)
+        torch.testing.assert_close(density @ h.square() - mean.square(), torch.ones(16, dtype=torch.float64))
+    drawn = GaussianHidden().sample(INPUTS.expand(40_000, -1), seeded())
+    assert (drawn.mean(0) - INPUTS).abs().max() < 5 / 200
+    assert (drawn.std(0) - 1).abs().max() < 5 / math.sqrt(2 * 40_000)
+
+
+@pytest.mark.parametrize("visible", ["bernoulli", "gaussian", "gaussian_variance"])
+def test_the_update_of_gaussian_units_matches_finite_differences(visible: str) -> None:
+    model = tiny(4, 3, scale=0.5, visible=visible, hidden="gaussian")
+    v, end = (torch.rand(8, 4, generator=seeded(number), dtype=torch.float64) for number in (0, 1))
+    cd_loss(model, v, end).backward()
+
+    @torch.no_grad()
+    def loss() -> Tensor:
+        return model.free_energy(v).mean() - model.free_energy(end).mean()
+
+    for parameter in learned(model):
+        assert parameter.grad is not None
+        assert parameter.grad.view(-1)[0].item() == pytest.approx(finite_difference(parameter, loss), abs=1e-8)
+
+
+def test_chains_of_gaussian_units_have_the_models_distribution() -> None:
+    model = tiny(3, 2, scale=0.6, hidden="gaussian")
+    v = states(3)
+    with torch.no_grad():
+        exact = torch.softmax(-model.free_energy(v), 0)
+    end = model.gibbs(torch.zeros(20_000, 3, dtype=torch.float64), 30, seeded())
+    shares = torch.bincount((end @ torch.tensor([4.0, 2.0, 1.0], dtype=torch.float64)).long(), minlength=8) / len(end)
+    assert ((shares - exact).abs() < 4.5 * (exact * (1 - exact) / len(end)).sqrt()).all()
 
 
 @pytest.mark.parametrize("visible", ["bernoulli", "gaussian"])

@@ -49,8 +49,8 @@ class Effort:
     quick: bool
     accelerator: str
 
-    def steps(self, epochs: int, images: int) -> int:
-        return QUICK_STEPS if self.quick else epochs * (images // BATCH)
+    def steps(self, epochs: int, images: int, batch_size: int = BATCH) -> int:
+        return QUICK_STEPS if self.quick else epochs * (images // batch_size)
 
     def annealing(self, num_temperatures: int, num_chains: int = 500) -> Annealing:
         if self.quick:

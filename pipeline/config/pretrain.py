@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pipeline.config.rules import require, require_at_least, require_choice, require_fraction, require_positive
 
 VISIBLE_UNITS = {"conv": ("bernoulli", "gaussian"), "dense": ("bernoulli", "gaussian", "gaussian_variance")}
-HIDDEN_UNITS = ("bernoulli", "relu")
+HIDDEN_UNITS = ("bernoulli", "gaussian", "relu")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +55,7 @@ class DenseLayer:
 
     Sound starts: bernoulli units lr 0.05, momentum 0.9; gaussian ones, whose inputs have no bound, lr 0.001..0.01;
     gaussian_variance lr 0.001..0.005 with momentum <= 0.5, since a small variance makes every gradient large; hidden
-    relu units, which have no bound either, lr 0.001..0.01.
+    gaussian and relu units, which have no bound either, lr 0.001..0.01.
     """
 
     kind: str
@@ -68,7 +68,8 @@ class DenseLayer:
     """bernoulli (values in [0, 1] as probabilities), gaussian (standardised, unit variance) or gaussian_variance
     (standardised, then a variance learned for each unit)."""
     hidden: str
-    """bernoulli, or relu (noisy rectified linear, Nair & Hinton 2010) in the top layer."""
+    """bernoulli, or in the top layer gaussian (linear, for codes: Hinton & Salakhutdinov 2006) or relu (noisy rectified
+    linear, Nair & Hinton 2010)."""
     steps: int
     """Parameter updates, >= 1."""
     batch_size: int
@@ -101,7 +102,8 @@ class DenseLayer:
         key, count = "pretrain.layers.*.num_temperatures", self.num_temperatures
         require_at_least(key, count, 1)
         require(count == 1 or self.persistent, key, count, "1 without persistent: true, whose chains it tempers")
-        require(count == 1 or self.hidden == "bernoulli", key, count, "1 with hidden: relu, which has no energy")
+        binary = self.hidden == "bernoulli"
+        require(count == 1 or binary, key, count, f"1 with hidden: {self.hidden}, whose states cannot be summed over")
 
 
 Layer = ConvLayer | DenseLayer

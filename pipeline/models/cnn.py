@@ -18,9 +18,9 @@ from torch.nn import functional as F
 from pipeline.config.pretrain import ConvLayer, Layer
 from pipeline.models.conv_rbm import ConvRBM
 from pipeline.models.dbn import DBN, layer_configs
-from pipeline.models.losses import UNLABELLED, Batch, Losses
+from pipeline.models.dropout import drop
+from pipeline.models.losses import Batch, Losses, classification_losses
 from pipeline.models.pooling import pooled_probability, split_blocks
-from pipeline.models.sampling import sample_uniform
 from pipeline.models.standardise import floor_std
 
 Json = Any
@@ -138,14 +138,14 @@ class ConvNet(nn.Module):
             if isinstance(config, ConvLayer):
                 x = self._convolve(x, weight, bias, config.pool_size)
             else:
-                x = F.linear(_drop(x.flatten(1), self.dropout / 2, generator), weight, bias)
+                x = F.linear(drop(x.flatten(1), self.dropout / 2, generator), weight, bias)
                 x = F.relu(x) if self.activation == "relu" else torch.sigmoid(x)
         return x.flatten(1)
 
     def forward(self, images: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Logits (B, num_classes); with a generator, under dropout."""
         features = (self.features(images, generator) - self.feature_mean) / self.feature_std
-        return F.linear(_drop(features, self.dropout, generator), self.head_weight, self.head_bias)
+        return F.linear(drop(features, self.dropout, generator), self.head_weight, self.head_bias)
 
     def predict_log_probabilities(self, images: Tensor) -> Tensor:
         """log P(class | image): (B, C, height, width) in [0, 1] -> (B, num_classes), float32."""
@@ -165,11 +165,11 @@ class ConvNet(nn.Module):
 
     def training_losses(self, batch: Batch, step: int, generator: torch.Generator) -> Losses:  # noqa: ARG002
         """Cross-entropy over the labelled images of the batch, in nats, under dropout."""
-        return _losses(self(batch.images, generator), batch.labels)
+        return classification_losses(self(batch.images, generator), batch.labels)
 
     @torch.no_grad()
     def validation_losses(self, batch: Batch, step: int, generator: torch.Generator) -> Losses:  # noqa: ARG002
-        return _losses(self(batch.images), batch.labels)
+        return classification_losses(self(batch.images), batch.labels)
 
     def to_config(self) -> Json:
         """What `from_config` builds the same network from, as json."""
@@ -190,18 +190,3 @@ class ConvNet(nn.Module):
             activation=config["activation"],
             dropout=config["dropout"],
         )
-
-
-def _drop(x: Tensor, rate: float, generator: torch.Generator | None) -> Tensor:
-    if generator is None or rate == 0:
-        return x
-    keep = sample_uniform(x, generator) >= rate
-    return x * keep / (1 - rate)
-
-
-def _losses(logits: Tensor, labels: Tensor) -> Losses:
-    labelled = labels != UNLABELLED
-    count = labelled.sum().clamp(min=1)
-    total = F.cross_entropy(logits.float(), labels, ignore_index=UNLABELLED, reduction="sum") / count
-    correct = (logits.argmax(1) == labels) & labelled
-    return Losses(total, {"cross_entropy": total.detach(), "accuracy": correct.sum() / count})

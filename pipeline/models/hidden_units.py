@@ -1,4 +1,5 @@
-"""Hidden units of a restricted Boltzmann machine: Bernoulli, or noisy rectified linear (Nair & Hinton 2010).
+"""Hidden units of a restricted Boltzmann machine: Bernoulli, Gaussian (Hinton & Salakhutdinov 2006), or noisy rectified
+linear (Nair & Hinton 2010).
 
 Each method takes the inputs x = c + t(v) W, (..., H). tests/test_hidden_units.py.
 """
@@ -27,7 +28,7 @@ class HiddenUnits(Protocol):
         ...
 
     def log_sum(self, inputs: Tensor) -> Tensor:
-        """log sum_h exp(x h), in nats: what each unit takes off the free energy."""
+        """log sum_h exp(x h - e(h)), in nats, e the unit's own energy: what each takes off the free energy."""
         ...
 
 
@@ -45,6 +46,23 @@ class BernoulliHidden:
 
     def log_sum(self, inputs: Tensor) -> Tensor:
         return F.softplus(inputs)
+
+
+@dataclass(frozen=True)
+class GaussianHidden:
+    """h real, of unit variance around x: linear units. Their own energy is h^2 / 2, so the free energy is quadratic."""
+
+    binary = False
+
+    def mean(self, inputs: Tensor) -> Tensor:
+        return inputs
+
+    def sample(self, inputs: Tensor, generator: torch.Generator, mean: Tensor | None = None) -> Tensor:  # noqa: ARG002
+        return sample_gaussian(inputs, generator)
+
+    def log_sum(self, inputs: Tensor) -> Tensor:
+        """log of the integral of exp(x h - h^2 / 2): (x^2 + log 2 pi) / 2."""
+        return 0.5 * (inputs.square() + math.log(2 * math.pi))
 
 
 @dataclass(frozen=True)
@@ -77,7 +95,11 @@ class NoisyRelu:
         return torch.where(inputs > 0, math.pi**2 / 6 + 0.5 * inputs.square() - below, below)
 
 
-HIDDEN: dict[str, HiddenUnits] = {"bernoulli": BernoulliHidden(), "relu": NoisyRelu()}
+HIDDEN: dict[str, HiddenUnits] = {
+    "bernoulli": BernoulliHidden(),
+    "gaussian": GaussianHidden(),
+    "relu": NoisyRelu(),
+}
 
 
 def _gauss_legendre(like: Tensor) -> tuple[Tensor, Tensor]:

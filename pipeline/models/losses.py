@@ -5,6 +5,7 @@ from typing import Protocol
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 UNLABELLED = -1
 
@@ -50,3 +51,12 @@ class AdversarialModel(Protocol):
     def generator_losses(self, batch: Batch, step: int, generator: torch.Generator) -> Losses: ...
 
     def update_average(self, step: int) -> None: ...
+
+
+def classification_losses(logits: Tensor, labels: Tensor) -> Losses:
+    """Cross-entropy (nats) and accuracy over the labelled examples: logits (B, K), labels (B,)."""
+    labelled = labels != UNLABELLED
+    count = labelled.sum().clamp(min=1)
+    total = F.cross_entropy(logits.float(), labels, ignore_index=UNLABELLED, reduction="sum") / count
+    correct = (logits.argmax(1) == labels) & labelled
+    return Losses(total, {"cross_entropy": total.detach(), "accuracy": correct.sum() / count})

@@ -26,7 +26,7 @@ OFFSET_RATE = 0.01
 
 
 class RBM(nn.Module):
-    """Bernoulli (or rectified linear) hidden units over visible units of one of the `KINDS` or softmax ones.
+    """Bernoulli (Gaussian, or rectified linear) hidden units over visible units of one of the `KINDS` or softmax ones.
 
     All weights are zero until `initialise` (or load_state_dict). Methods that take `v` want model units: what
     `standardise` returns, which for Bernoulli units is the input itself.
@@ -170,11 +170,11 @@ class RBM(nn.Module):
         like: (B, V) states whose examples have models of their own (softmax units); then (B,).
         """
         if not self.hidden_units.binary:
-            raise ValueError("log Z is enumerated for bernoulli hidden units alone: rectified linear ones have no end")
+            raise ValueError(f"log Z is enumerated for bernoulli hidden units alone: {self.hidden} ones have no end")
         return enumerate_log_partition(self.units, self.parameters_now(), like).detach()
 
     def hidden_probabilities(self, v: Tensor) -> Tensor:
-        """P(h = 1 | v), for rectified linear units E[h | v]: (B, V) in model units -> (B, H)."""
+        """P(h = 1 | v), for Gaussian and rectified linear units E[h | v]: (B, V) in model units -> (B, H)."""
         return self.hidden_units.mean(self.hidden_inputs(v))
 
     def visible_mean(self, h: Tensor, like: Tensor | None = None) -> Tensor:

@@ -7,7 +7,7 @@ Sanity score: `python -m benchmarks.published_generators` (1-NN accuracy score b
 # B batch, C channels, H height = width, Z latent, P pixels = C * H * H
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, Self
 
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from pipeline.config.generators import Vae
 from pipeline.models.conv_blocks import ConvDecoder, ConvEncoder, draw_weights, label_rows
+from pipeline.models.dense_stack import DenseStack
 from pipeline.models.losses import Batch, Losses
 from pipeline.row_noise import draw_normal
 
@@ -64,6 +65,7 @@ class ConditionalVAE(nn.Module):
     With the Bernoulli likelihood, values between 0 and 1 are probabilities of a binarised pixel: the bound is that of
     the binarised image, averaged over binarisations.  With the Gaussian one, all pixels share a learned deviation.
     `generator` draws the weights; without it they start from a fixed seed, to be overwritten by load_state_dict.
+    hidden_sizes: of a dense encoder in place of the convolutions, which unrolling.py lets start from a DBN.
     """
 
     def __init__(
@@ -72,13 +74,19 @@ class ConditionalVAE(nn.Module):
         num_classes: int,
         *,
         config: Vae,
+        hidden_sizes: Sequence[int] = (),
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
         self.image_shape, self.num_classes, self.config = image_shape, num_classes, config
+        self.hidden_sizes = list(hidden_sizes)
         with torch.device("meta"):  # no draw from the global generator
             self.encoder_label = nn.Embedding(num_classes + 1, LABEL_DIM)
-            self.encoder = ConvEncoder(image_shape, config.width)
+            self.encoder: ConvEncoder | DenseStack = (
+                DenseStack([math.prod(image_shape), *hidden_sizes])
+                if hidden_sizes
+                else ConvEncoder(image_shape, config.width)
+            )
             self.encoder_hidden = nn.Linear(self.encoder.num_features + LABEL_DIM, NUM_HIDDEN)
             self.posterior = nn.Linear(NUM_HIDDEN, 2 * config.latent_dim)
             self.decoder_label = nn.Embedding(num_classes + 1, LABEL_DIM)
@@ -152,13 +160,15 @@ class ConditionalVAE(nn.Module):
 
     def to_config(self) -> dict[str, Any]:
         """What from_config needs, as json."""
-        return {"image_shape": list(self.image_shape), "num_classes": self.num_classes, "config": asdict(self.config)}
+        config = {"image_shape": list(self.image_shape), "num_classes": self.num_classes, "config": asdict(self.config)}
+        return config | ({"hidden_sizes": self.hidden_sizes} if self.hidden_sizes else {})
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Self:
         """A model of the same shape, to be filled by load_state_dict."""
         channels, height, width = config["image_shape"]
-        return cls((channels, height, width), config["num_classes"], config=Vae(**config["config"]))
+        sizes = config.get("hidden_sizes", ())
+        return cls((channels, height, width), config["num_classes"], config=Vae(**config["config"]), hidden_sizes=sizes)
 
     def _decode_logits(self, z: Tensor, labels: Tensor) -> Tensor:
         y = self.decoder_label(label_rows(labels, self.num_classes))

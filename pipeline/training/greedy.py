@@ -3,8 +3,8 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
@@ -57,10 +57,10 @@ class LayerTask:
 
 @dataclass(frozen=True)
 class LayerData:
-    """Train and validation images, uint8 (N, C, H, W); no label is used."""
+    """Train and validation images (N, C, H, W), uint8 or floats in the bottom layer's units; no label is used."""
 
-    images: npt.NDArray[np.uint8]
-    validation: npt.NDArray[np.uint8]
+    images: npt.NDArray[Any]
+    validation: npt.NDArray[Any]
 
 
 def fit_layer(
