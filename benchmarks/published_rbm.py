@@ -5,7 +5,8 @@ LAYERWISE_DATA_MIRROR before anything is downloaded. Test images are only scored
 5,000 of the training images, which no model here learns from. Rows that are not asked for keep their last result.
 
 rows: rbm (784-500, PCD, 20 epochs; about -91 is right), rbm_best (long PCD-5; Salakhutdinov & Murray 2008 have -86.34
-from CD-25), dbn (500-2000, the variational bound; -84.55 there), features (logistic regression on 500 hidden units).
+from CD-25), dbn (500-2000, the variational bound; -84.55 there), features (logistic regression on 500 hidden units),
+cdbn_100, cdbn_100_augmented, cdbn_1000 (a CNN that starts from a convolutional DBN, with so many labels).
 """
 
 import argparse
@@ -14,6 +15,7 @@ from collections.abc import Callable
 
 from benchmarks.published.digits import Digits, Effort, load_digits
 from benchmarks.published.features import measure_features
+from benchmarks.published.few_labels import measure_100, measure_100_augmented, measure_1000
 from benchmarks.published.likelihoods import measure_best_rbm, measure_dbn, measure_rbm
 from benchmarks.record import Row, record
 from pipeline.device import resolve_accelerator, set_threads
@@ -25,6 +27,9 @@ ROWS: dict[str, Callable[[Digits, Effort], list[Row]]] = {
     "rbm_best": measure_best_rbm,
     "dbn": measure_dbn,
     "features": measure_features,
+    "cdbn_100": measure_100,
+    "cdbn_100_augmented": measure_100_augmented,
+    "cdbn_1000": measure_1000,
 }
 
 
