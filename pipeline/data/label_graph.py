@@ -51,7 +51,8 @@ def spread_shares(graph: Any, given_NK: Floats, *, alpha: float, steps: int = SP
     shares_NK = given_NK
     for _ in range(steps):
         shares_NK = alpha * (graph @ shares_NK) + (1 - alpha) * given_NK
-    return shares_NK / np.maximum(shares_NK.sum(axis=1, keepdims=True), np.finfo(np.float32).tiny)
+    sums_N1 = np.maximum(shares_NK.sum(axis=1, keepdims=True), np.finfo(np.float32).tiny)
+    return np.asarray(shares_NK / sums_N1, dtype=np.float32)
 
 
 def one_hot(labels: Labels, at: Indices, shape: tuple[int, int]) -> Floats:
