@@ -7,7 +7,8 @@ LAYERWISE_DATA_MIRROR before anything is downloaded. Test images are only scored
 rows: rbm (784-500, PCD, 20 epochs; about -91 is right), rbm_best (long PCD-5; Salakhutdinov & Murray 2008 have -86.34
 from CD-25), dbn (500-2000, the variational bound; -84.55 there), features (logistic regression on 500 hidden units),
 codes (squared error of 30-d codes, unrolled autoencoder; 3.00 in Hinton & Salakhutdinov 2006), dropout (error of a DBN
-fine-tuned with dropout, permutation-invariant; 0.92 % in Srivastava et al. 2014).
+fine-tuned with dropout, permutation-invariant; 0.92 % in Srivastava et al. 2014),
+cdbn_100, cdbn_100_augmented, cdbn_1000 (a CNN that starts from a convolutional DBN, with so many labels).
 """
 
 import argparse
@@ -17,6 +18,7 @@ from collections.abc import Callable
 from benchmarks.published.codes import measure_codes
 from benchmarks.published.digits import Digits, Effort, load_digits
 from benchmarks.published.features import measure_features
+from benchmarks.published.few_labels import measure_100, measure_100_augmented, measure_1000
 from benchmarks.published.likelihoods import measure_best_rbm, measure_dbn, measure_rbm
 from benchmarks.published.permutation_invariant import measure_dropout
 from benchmarks.record import Row, record
@@ -31,6 +33,9 @@ ROWS: dict[str, Callable[[Digits, Effort], list[Row]]] = {
     "features": measure_features,
     "codes": measure_codes,
     "dropout": measure_dropout,
+    "cdbn_100": measure_100,
+    "cdbn_100_augmented": measure_100_augmented,
+    "cdbn_1000": measure_1000,
 }
 
 

@@ -6,7 +6,8 @@ from sklearn.neighbors import NearestNeighbors
 
 from pipeline.data import pseudo_labels
 from pipeline.data.arrays import Images, Indices, Labels
-from pipeline.data.pseudo_labels import ALPHA, NEIGHBOURS, spread_labels
+from pipeline.data.label_graph import NEIGHBOURS
+from pipeline.data.pseudo_labels import ALPHA, spread_labels
 from pipeline.data.splits import label_subsets
 
 

@@ -10,18 +10,17 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.sparse import coo_matrix
 from sklearn.decomposition import PCA
-from sklearn.neighbors import NearestNeighbors, kneighbors_graph
+from sklearn.neighbors import NearestNeighbors
 from sklearn.semi_supervised import LabelSpreading
 
 from pipeline.data.arrays import UNLABELLED, Images, Indices, Labels
+from pipeline.data.label_graph import NEIGHBOURS, connect_neighbours
 from pipeline.seeding import derive_seed, make_numpy_rng
 
 LARGEST_GRAPH = 10_000
 """Images in the graph; the rest of a larger pool takes the labels of its neighbours in it."""
 NUM_FEATURES = 30
-NEIGHBOURS = 7
 ALPHA = 0.95
 """Share of an image's label that comes from its neighbours."""
 CHUNK = 8192
@@ -98,17 +97,5 @@ def _spread(
     given = np.full(len(features), UNLABELLED, dtype=np.int64)
     given[labelled] = known
     # Each iteration shrinks the change by ALPHA: a thousand are more than enough for any pool.
-    model = LabelSpreading(kernel=_neighbour_graph, alpha=ALPHA, max_iter=1000).fit(features, given)
+    model = LabelSpreading(kernel=lambda x, _: connect_neighbours(x), alpha=ALPHA, max_iter=1000).fit(features, given)
     return model.label_distributions_, model.classes_
-
-
-def _neighbour_graph(features: npt.NDArray[np.float32], _: npt.NDArray[np.float32]) -> Any:
-    """Symmetric sparse weights exp(-d(i, j)^2 / (s_i s_j)), s the distance to the farthest of the neighbours."""
-    count = min(NEIGHBOURS, len(features) - 1)
-    graph = kneighbors_graph(features, count, mode="distance").tocoo()
-    scale = np.zeros(len(features))
-    np.maximum.at(scale, graph.row, graph.data)
-    scale = np.maximum(scale, 1e-9)  # copies of one image are at distance 0 from each other
-    weights = np.exp(-((graph.data / scale[graph.row]) * (graph.data / scale[graph.col])))
-    directed = coo_matrix((weights, (graph.row, graph.col)), shape=graph.shape).tocsr()
-    return directed.maximum(directed.T).tocoo()
