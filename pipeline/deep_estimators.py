@@ -18,7 +18,6 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from pipeline.config.rules import require_at_least, require_fraction
-from pipeline.dbn_estimator import DBNEstimator, as_precise
 from pipeline.estimator_inputs import (
     FLOATS,
     Floats,
@@ -29,6 +28,7 @@ from pipeline.estimator_inputs import (
     own_words,
     to_array,
 )
+from pipeline.estimator_layers import DBNEstimator, as_precise
 from pipeline.models import autoencoder, mlp
 from pipeline.models.losses import UNLABELLED
 from pipeline.seeding import make_generator

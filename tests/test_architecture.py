@@ -26,7 +26,7 @@ LAYERS = [
         "pipeline.report",
         "pipeline.estimators",
         "pipeline.deep_estimators",
-        "pipeline.dbn_estimator",
+        "pipeline.estimator_layers",
         "pipeline.estimator_inputs",
         "pipeline.stage",
         "pipeline.dvcfile",
