@@ -8,6 +8,7 @@ import torch
 
 from pipeline import paths
 from pipeline.artifacts import write_table
+from pipeline.config.monitor import Monitor
 from pipeline.data.pictures import image_grid, write_png
 from pipeline.data.prepared import load_prepared
 from pipeline.device import run_accelerator
@@ -15,7 +16,8 @@ from pipeline.launch.choose import open_fitter
 from pipeline.models.dbn import DBN
 from pipeline.models.pictures import filters_as_pictures, reconstruction_pairs
 from pipeline.stage import Stage, StageSpec, run_stage
-from pipeline.training.greedy import LayerData, LayerTask, Point, fit_layer
+from pipeline.training.greedy import LayerData, LayerTask, fit_layer
+from pipeline.training.monitor import Point, say_why_refused
 from pipeline.training.stored import load_dbn, save_dbn
 
 SHOWN_IMAGES = 12
@@ -27,11 +29,11 @@ def spec(layer: str, below: str) -> StageSpec:
     inputs = (paths.PREPARED,) if below == "prepare" else (paths.PREPARED, paths.OUT / below)
     run = ("run.seed", "run.threads", "run.accelerator", "run.precision", "run.workers", "run.cpus_per_worker")
     outputs = (paths.pretrained(layer), paths.plots(name))
-    return StageSpec(name, params=(*run, f"pretrain.layers.{layer}"), inputs=inputs, outputs=outputs)
+    return StageSpec(name, params=(*run, f"pretrain.layers.{layer}", "monitor"), inputs=inputs, outputs=outputs)
 
 
 def pretrain(stage: Stage, name: str) -> None:
-    run, layer = stage.run, stage.layer(name)
+    run, layer, monitor = stage.run, stage.layer(name), stage.section(Monitor)
     prepared = load_prepared(paths.PREPARED)
     data = LayerData(np.array(prepared.train.images), np.array(prepared.validation.images))
     below = DBN([], prepared.image_shape) if layer.below == "prepare" else load_dbn(paths.OUT / layer.below)
@@ -43,6 +45,7 @@ def pretrain(stage: Stage, name: str) -> None:
         accelerator=run_accelerator(run),
         precision=run.precision,
         checkpoint=stage.work / "fit.ckpt",
+        monitor=monitor,
     )
     with stage.progress(layer.steps, stage.name) as progress, open_fitter(run, stage.run_name) as fitter:
 
@@ -57,7 +60,8 @@ def pretrain(stage: Stage, name: str) -> None:
     write_png(plots / "filters.png", image_grid(filters_as_pictures(dbn), columns=8), magnify=3)
     pairs = reconstruction_pairs(dbn, torch.from_numpy(data.validation[:SHOWN_IMAGES]))
     write_png(plots / "reconstructions.png", image_grid(pairs, columns=SHOWN_IMAGES), magnify=2)
-    stage.write_metrics({key: value for key, value in curves[-1].items() if key != "step"})
+    last = {key: value for key, value in curves[-1].items() if key != "step"}
+    stage.write_metrics(last | {"log_likelihood_refused": say_why_refused(layer, monitor, last)})
 
 
 if __name__ == "__main__":

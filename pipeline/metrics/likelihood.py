@@ -84,6 +84,14 @@ def bound_log_likelihood(
     )
 
 
+def say_refusal(ess: float, num_chains: int, num_temperatures: int, *, min_ess: float = MIN_ESS) -> str:
+    """Why an estimate of log Z that rests on too few effective chains is no result."""
+    return (
+        f"log Z rests on {ess:.1f} effective chains of {num_chains}, fewer than {min_ess:g}: "
+        f"raise num_temperatures (now {num_temperatures}) or num_chains"
+    )
+
+
 def _draw_bound(layers: Sequence[RBM], v_BV: Tensor, generator: torch.Generator) -> Tensor:
     """log p(v | h) - log Q(h | v) summed over the layers below the top, minus the top's free energy: (B,) float64."""
     total = torch.zeros(len(v_BV), dtype=torch.float64, device=v_BV.device)
@@ -108,9 +116,6 @@ def _dense_layers(dbn: DBN) -> list[RBM]:
 
 def _check(partition: LogPartition, images: Tensor, min_ess: float) -> None:
     if partition.ess < min_ess:
-        raise ValueError(
-            f"log Z rests on {partition.ess:.1f} effective chains of {partition.num_chains}, fewer than {min_ess:g}: "
-            f"raise num_temperatures (now {partition.num_temperatures}) or num_chains"
-        )
+        raise ValueError(say_refusal(partition.ess, partition.num_chains, partition.num_temperatures, min_ess=min_ess))
     if not bool(((images == 0) | (images == 1)).all()):
         raise ValueError("log p(v) is that of binary images, got values between 0 and 1: draw them, or round them")
