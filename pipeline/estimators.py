@@ -27,7 +27,7 @@ from pipeline.models import rbm
 from pipeline.models.dbn import build_layer
 from pipeline.models.pseudo_likelihood import unit_losses
 from pipeline.seeding import make_generator
-from pipeline.training.rows import fit_rows
+from pipeline.training.rows import RowFit, fit_rows
 from pipeline.training.stream import as_tensor
 from pipeline.weights import load_weights, save_weights
 
@@ -108,9 +108,8 @@ class RBM(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         x = self._inputs(X, reset=True).float()
         seed = draw_seed(self.random_state)
         accelerator = resolve_accelerator(self.accelerator)
-        self.model_, self.history_ = fit_rows(
-            x, layer, epochs=self.epochs, seed=seed, accelerator=accelerator, precision=self.precision
-        )
+        how = RowFit(epochs=self.epochs, seed=seed, accelerator=accelerator, precision=self.precision)
+        self.model_, self.history_ = fit_rows(x, layer, how)
         self.seed_, self._n_features_out = seed, self.num_hidden
         return self
 
@@ -244,13 +243,8 @@ class RBM(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         bernoulli = (self.visible if reset else self.model_.visible) == "bernoulli"
         few = 1 if bernoulli or not reset else 2  # rows, of which a variance is taken
         array = validate_data(self, X, reset=reset, dtype=FLOATS, order="C", ensure_min_samples=few)
-        low, high = array.min(), array.max()
-        if bernoulli and (low < -ROUNDING or high > 1 + ROUNDING):
-            fault = "Negative values in data" if low < 0 else "Values above 1 in data"
-            raise ValueError(
-                f"{fault} passed to {type(self).__name__}: inputs of visible='bernoulli' must be in [0, 1], got "
-                f"{low:.6g}..{high:.6g}; put MinMaxScaler(clip=True) before it or choose visible='gaussian'"
-            )
+        if bernoulli:
+            require_probabilities(self, array, "inputs of visible='bernoulli'", " or choose visible='gaussian'")
         return as_tensor(array)
 
     def _model(self, like: Tensor) -> rbm.RBM:
@@ -262,6 +256,17 @@ class RBM(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         tags.input_tags.positive_only = self.visible == "bernoulli"
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         return tags
+
+
+def require_probabilities(estimator: BaseEstimator, array: Floats, what: str, otherwise: str = "") -> None:
+    """Raises ValueError, in the words that scikit-learn's checks expect, unless all values are in [0, 1]."""
+    low, high = array.min(), array.max()
+    if low < -ROUNDING or high > 1 + ROUNDING:
+        fault = "Negative values in data" if low < 0 else "Values above 1 in data"
+        raise ValueError(
+            f"{fault} passed to {type(estimator).__name__}: {what} must be in [0, 1], got "
+            f"{low:.6g}..{high:.6g}; put MinMaxScaler(clip=True) before it{otherwise}"
+        )
 
 
 def draw_seed(random_state: RandomState) -> int:

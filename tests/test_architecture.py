@@ -25,6 +25,7 @@ LAYERS = [
         "pipeline.training",
         "pipeline.report",
         "pipeline.estimators",
+        "pipeline.dbn_estimator",
         "pipeline.stage",
         "pipeline.dvcfile",
     ),

@@ -41,6 +41,7 @@ def test_the_log_likelihood_is_that_of_enumeration_and_its_interval_holds_it() -
     assert 50 <= point["ess"] <= 100
 
 
+@torch.no_grad()
 def test_the_pseudo_likelihood_of_a_small_layer_is_the_exact_one() -> None:
     rbm, monitor = make_monitor(0.8, LOOKS)
     v = sample_bernoulli(monitor._inputs[1].flatten(1), make_generator(3, "units"))

@@ -1,45 +1,92 @@
-"""Fits an RBM to the rows of a table: what a layer is to the pipeline, for who has no images and no stages."""
+"""Fits an RBM or a DBN to the rows of a table: for who has no images and no stages."""
 
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import cast
 
 import torch
 from torch import Tensor
 
 from pipeline.config.pretrain import DenseLayer
-from pipeline.models.dbn import build_layer
+from pipeline.models.dbn import DBN, build_layer
 from pipeline.models.losses import UNLABELLED, Batch
 from pipeline.models.rbm import RBM
+from pipeline.models.sampling import sample_bernoulli
+from pipeline.models.updown import UntiedDBN
 from pipeline.seeding import derive_seed, make_generator
 from pipeline.training.plan import Epoch, FitPlan
 from pipeline.training.stream import BatchStream
 
 
-def fit_rows(
-    x: Tensor, layer: DenseLayer, *, epochs: int, seed: int, accelerator: str, precision: str
-) -> tuple[RBM, list[Epoch]]:
-    """The trained RBM, and the means of each of `epochs` passes over the rows.
+@dataclass(frozen=True, kw_only=True)
+class RowFit:
+    """How long, where and from which seed rows are fitted. sampled: rows are probabilities, drawn at each step."""
+
+    epochs: int
+    seed: int
+    accelerator: str
+    precision: str
+    sampled: bool = False
+
+
+def fit_rows(x: Tensor, layer: DenseLayer, how: RowFit) -> tuple[RBM, list[Epoch]]:
+    """The trained RBM, and the means of each pass over the rows.
 
     x: float32 (N, V); N may be less than a batch, which then holds all rows. layer.steps is not looked at.
     """
+    layer = replace(layer, batch_size=min(layer.batch_size, len(x)))
+    model = cast(RBM, build_layer(layer, (x.shape[1],)))
+    model.initialise(Batch(x, _unlabelled(x)), make_generator(how.seed, "rows", "weights"))
+    return model, _fit(model, x, layer, how)
+
+
+def fit_stack(x: Tensor, layers: Sequence[DenseLayer], how: RowFit) -> tuple[DBN, list[list[Epoch]]]:
+    """A DBN trained greedily, each layer on the probabilities of the one below; and the history of each layer."""
+    rbms, histories = [], []
+    for number, layer in enumerate(layers, start=1):
+        rbm, history = fit_rows(x, layer, replace(how, seed=derive_seed(how.seed, "layer", number), sampled=True))
+        rbms.append(rbm)
+        histories.append(history)
+        with torch.no_grad():
+            x = rbm.encode(x)
+    dbn = DBN(
+        [replace(layer, batch_size=max(1, len(rbm.chains))) for layer, rbm in zip(layers, rbms, strict=True)],
+        (1, 1, rbms[0].num_visible),
+    )
+    dbn.layers.load_state_dict(torch.nn.ModuleList(rbms).state_dict())
+    return dbn, histories
+
+
+def fine_tune_rows(x: Tensor, model: UntiedDBN, layer: DenseLayer, how: RowFit) -> list[Epoch]:
+    """Up-down fine-tuning in place, with the batches, rate and momentum of `layer`; the history."""
+    return _fit(model, x, replace(layer, batch_size=min(layer.batch_size, len(x))), replace(how, sampled=True))
+
+
+def _fit(model: RBM | UntiedDBN, x: Tensor, layer: DenseLayer, how: RowFit) -> list[Epoch]:
     from pipeline.training.fit import fit  # Lightning takes seconds to import: only where a model is fitted
 
-    layer = replace(layer, batch_size=min(layer.batch_size, len(x)))
-    labels = torch.full((len(x),), UNLABELLED)
-    stream = BatchStream(x, labels, batch_size=layer.batch_size, seed=derive_seed(seed, "rows", "batches"))
-    model = cast(RBM, build_layer(layer, (x.shape[1],)))
-    model.initialise(Batch(x, labels), make_generator(seed, "rows", "weights"))
+    stream = BatchStream(
+        x,
+        _unlabelled(x),
+        batch_size=layer.batch_size,
+        seed=derive_seed(how.seed, "rows", "batches"),
+        transform=sample_bernoulli if how.sampled else None,
+    )
     steps_per_epoch = -(-len(x) // layer.batch_size)
     plan = FitPlan(
-        steps=epochs * steps_per_epoch,
+        steps=how.epochs * steps_per_epoch,
         steps_per_epoch=steps_per_epoch,
         lr=layer.lr,
         optimizer="sgd",
         momentum=layer.momentum,
         weight_decay=layer.weight_decay,
         schedule="linear_tail",
-        seed=derive_seed(seed, "rows", "fit"),
-        accelerator=accelerator,
-        precision=precision,
+        seed=derive_seed(how.seed, "rows", "fit"),
+        accelerator=how.accelerator,
+        precision=how.precision,
     )
-    return model, fit(model, stream, plan)
+    return fit(model, stream, plan)
+
+
+def _unlabelled(x: Tensor) -> Tensor:
+    return torch.full((len(x),), UNLABELLED)
