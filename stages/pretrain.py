@@ -14,13 +14,16 @@ from pipeline.data.prepared import load_prepared
 from pipeline.device import run_accelerator
 from pipeline.launch.choose import open_fitter
 from pipeline.models.dbn import DBN
-from pipeline.models.pictures import filters_as_pictures, reconstruction_pairs
+from pipeline.models.pictures import chain_strips, filters_as_pictures, reconstruction_pairs
+from pipeline.seeding import make_generator
 from pipeline.stage import Stage, StageSpec, run_stage
 from pipeline.training.greedy import LayerData, LayerTask, fit_layer
 from pipeline.training.monitor import Point, say_why_refused
 from pipeline.training.stored import load_dbn, save_dbn
 
 SHOWN_IMAGES = 12
+SHOWN_CHAINS = 5
+"""From images, and as many from noise."""
 
 
 def spec(layer: str, below: str) -> StageSpec:
@@ -60,6 +63,9 @@ def pretrain(stage: Stage, name: str) -> None:
     write_png(plots / "filters.png", image_grid(filters_as_pictures(dbn), columns=8), magnify=3)
     pairs = reconstruction_pairs(dbn, torch.from_numpy(data.validation[:SHOWN_IMAGES]))
     write_png(plots / "reconstructions.png", image_grid(pairs, columns=SHOWN_IMAGES), magnify=2)
+    shown = torch.from_numpy(data.validation[:SHOWN_CHAINS])
+    strips = chain_strips(dbn, shown, monitor.chain_rounds, make_generator(run.seed, "chains", name))
+    write_png(plots / "chains.png", image_grid(strips, columns=len(monitor.chain_rounds)), magnify=2)
     last = {key: value for key, value in curves[-1].items() if key != "step"}
     stage.write_metrics(last | {"log_likelihood_refused": say_why_refused(layer, monitor, last)})
 

@@ -37,7 +37,7 @@ DENSE = DenseLayer(
     hidden="bernoulli",
     **COMMON,
 )
-LOOKS = Monitor(ais_looks=3, ais_chains=100, ais_temperatures=100)
+LOOKS = Monitor(ais_looks=3, ais_chains=100, ais_temperatures=100, chain_rounds=[0])
 
 
 def bars(count: int, seed: int) -> Tensor:

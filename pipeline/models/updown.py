@@ -1,4 +1,4 @@
-"""Up-down (contrastive wake-sleep) fine-tuning of a deep belief network: Hinton, Osindero, Teh 2006, appendix B.
+"""Up-down (contrastive wake-sleep) fine-tuning of a deep belief network (Hinton, Osindero, Teh 2006, appendix B).
 
 Below the top, recognition weights (up) and generative weights (down) part from the greedy ones that both start as. The
 wake phase draws hidden states upwards and fits the generative weights to them; the top RBM makes k rounds of Gibbs
