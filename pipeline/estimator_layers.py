@@ -17,7 +17,7 @@ from pipeline.device import resolve_accelerator
 from pipeline.estimator_inputs import FLOATS, RandomState, Table, check_unit_interval, own_words
 from pipeline.models.dbn import DBN
 from pipeline.training.plan import Epoch
-from pipeline.training.rows import finetune_rows, fit_dbn_rows
+from pipeline.training.rows import RowFit, finetune_rows, fit_stack
 from pipeline.training.stream import as_tensor
 
 Model = TypeVar("Model", bound=nn.Module)
@@ -79,27 +79,14 @@ class DBNEstimator(BaseEstimator):
         )
 
     def _pretrained(self, x: Tensor, layers: list[DenseLayer]) -> DBN:
-        return fit_dbn_rows(
-            x,
-            layers,
-            epochs=self.pretrain_epochs,
-            seed=self.seed_,
-            accelerator=resolve_accelerator(self.accelerator),
-            precision=self.precision,
-        )
+        return fit_stack(x, layers, self._how(self.pretrain_epochs))[0]
 
     def _finetune(self, model: nn.Module, x: Tensor, labels: Tensor) -> list[Epoch]:
-        return finetune_rows(
-            model,
-            x,
-            labels,
-            epochs=self.epochs,
-            batch_size=self.batch_size,
-            lr=self.lr,
-            seed=self.seed_,
-            accelerator=resolve_accelerator(self.accelerator),
-            precision=self.precision,
-        )
+        return finetune_rows(model, x, labels, batch_size=self.batch_size, lr=self.lr, how=self._how(self.epochs))
+
+    def _how(self, epochs: int) -> RowFit:
+        accelerator = resolve_accelerator(self.accelerator)
+        return RowFit(epochs=epochs, seed=self.seed_, accelerator=accelerator, precision=self.precision)
 
     def _inputs(self, X: Table) -> Tensor:
         """X of a fitted estimator, checked, as a float32 or float64 tensor (N, V)."""

@@ -36,7 +36,7 @@ from pipeline.models import rbm
 from pipeline.models.dbn import build_layer
 from pipeline.models.pseudo_likelihood import unit_losses
 from pipeline.seeding import make_generator
-from pipeline.training.rows import fit_rows
+from pipeline.training.rows import RowFit, fit_rows
 from pipeline.training.stream import as_tensor
 from pipeline.weights import load_weights, save_weights
 
@@ -110,9 +110,8 @@ class RBM(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         x = self._inputs(X, reset=True).float()
         seed = draw_seed(self.random_state)
         accelerator = resolve_accelerator(self.accelerator)
-        self.model_, self.history_ = fit_rows(
-            x, layer, epochs=self.epochs, seed=seed, accelerator=accelerator, precision=self.precision
-        )
+        how = RowFit(epochs=self.epochs, seed=seed, accelerator=accelerator, precision=self.precision)
+        self.model_, self.history_ = fit_rows(x, layer, how)
         self.seed_, self._n_features_out = seed, self.num_hidden
         return self
 

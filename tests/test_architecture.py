@@ -28,6 +28,7 @@ LAYERS = [
         "pipeline.deep_estimators",
         "pipeline.estimator_layers",
         "pipeline.estimator_inputs",
+        "pipeline.dbn_estimator",
         "pipeline.stage",
         "pipeline.dvcfile",
     ),

@@ -43,6 +43,8 @@ def test_the_shipped_params_are_valid_and_typed() -> None:
             "pretrain.layers.dense.num_temperatures=5",
             r"dense.num_temperatures must be 1 without persistent: true, whose chains it tempers, got 5",
         ),
+        ("monitor.ais_chains=49", r"monitor.ais_chains must be >= 50, got 49: set it in params.yaml"),
+        ("monitor.chain_rounds=[1,5]", r"monitor.chain_rounds must be rising counts from 0 on, got \[1, 5\]"),
         ("run.workers=0", r"run.workers must be >= 1, got 0"),
         ("run.gpus_per_worker=1", r"run.gpus_per_worker 1.0 has no use on run.accelerator cpu"),
         ("run.address=nowhere", r"run.address must be null, auto or host:port, got 'nowhere'"),

@@ -15,7 +15,7 @@ from pipeline.data.label_graph import (
 
 @pytest.fixture(scope="module")
 def features() -> Floats:
-    return (load_digits().data[:200] / 16).astype(np.float32)
+    return np.asarray(load_digits().data[:200] / 16, np.float32)
 
 
 def test_spreading_is_the_closed_form_of_zhou_et_al(features: Floats) -> None:

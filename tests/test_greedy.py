@@ -1,14 +1,17 @@
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
+from pipeline.config.monitor import Monitor
 from pipeline.config.pretrain import ConvLayer, DenseLayer
 from pipeline.models.dbn import DBN
-from pipeline.training.greedy import LayerData, LayerTask, Point, fit_layer
+from pipeline.training.greedy import LayerData, LayerTask, fit_layer
+from pipeline.training.monitor import Curve, Point
 from pipeline.training.stored import load_dbn, save_dbn
 
 IMAGE_SHAPE = (1, 12, 12)
@@ -34,6 +37,7 @@ DENSE = DenseLayer(
     hidden="bernoulli",
     **COMMON,
 )
+LOOKS = Monitor(ais_looks=3, ais_chains=100, ais_temperatures=100, chain_rounds=[0])
 
 
 def bars(count: int, seed: int) -> Tensor:
@@ -44,7 +48,16 @@ def bars(count: int, seed: int) -> Tensor:
     return images
 
 
-def train(below: DBN, layer: ConvLayer | DenseLayer, folder: Path, stop_at: int = -1) -> tuple[DBN, list[Point]]:
+def column(curves: Curve, name: str) -> list[float]:
+    """The values of a column that every point has."""
+    values = [point[name] for point in curves]
+    assert None not in values
+    return cast(list[float], values)
+
+
+def train(
+    below: DBN, layer: ConvLayer | DenseLayer, folder: Path, stop_at: int = -1, monitor: Monitor | None = None
+) -> tuple[DBN, Curve]:
     def stop(step: int, epoch: Point) -> None:
         if step == stop_at:
             raise InterruptedError
@@ -57,6 +70,7 @@ def train(below: DBN, layer: ConvLayer | DenseLayer, folder: Path, stop_at: int 
         accelerator="cpu",
         precision="32",
         checkpoint=folder / "fit.ckpt",
+        monitor=monitor,
     )
     return fit_layer(task, LayerData(bars(64, 0).numpy(), bars(32, 1).numpy()), stop)
 
@@ -66,8 +80,10 @@ def test_a_layer_trains_on_top_of_frozen_ones_and_learns(tmp_path: Path) -> None
     second, _ = train(first, DENSE, tmp_path / "2")
     for name, tensor in first.state_dict().items():
         assert torch.equal(second.state_dict()[name], tensor), f"{name} moved while the layer above it was trained"
-    assert curves[-1]["reconstruction_error"] < 0.8 * curves[0]["reconstruction_error"]
-    assert curves[-1]["gap"] == pytest.approx(curves[-1]["validation"] - curves[-1]["train"])
+    errors = column(curves, "reconstruction_error")
+    assert errors[-1] < 0.8 * errors[0]
+    gaps, *both = (np.array(column(curves, name)) for name in ("gap", "validation", "train"))
+    assert gaps == pytest.approx(both[0] - both[1])
 
 
 @pytest.mark.parametrize("layer", [CONV, DENSE])
@@ -75,10 +91,10 @@ def test_a_killed_layer_goes_on_to_the_same_bits_and_curves(tmp_path: Path, laye
     below = DBN([], IMAGE_SHAPE)
     if isinstance(layer, DenseLayer):
         below, _ = train(below, CONV, tmp_path / "below")
-    expected, curves = train(below, layer, tmp_path / "whole")
+    expected, curves = train(below, layer, tmp_path / "whole", monitor=LOOKS)
     with pytest.raises(InterruptedError):
-        train(below, layer, tmp_path / "killed", stop_at=14)
-    resumed, again = train(below, layer, tmp_path / "killed")
+        train(below, layer, tmp_path / "killed", stop_at=14, monitor=LOOKS)
+    resumed, again = train(below, layer, tmp_path / "killed", monitor=LOOKS)
     assert again == curves
     for name, tensor in expected.state_dict().items():
         assert torch.equal(resumed.state_dict()[name], tensor), name
@@ -88,7 +104,7 @@ def test_sampled_training_sees_binary_draws_of_grey_images() -> None:
     """Half-grey images have no spread, binary draws of them a variance of a quarter."""
     grey = torch.full((64, *IMAGE_SHAPE), 128, dtype=torch.uint8).numpy()
     layer = replace(DENSE, below="prepare", lr=1e-6)
-    errors = []
+    errors: list[float] = []
     for sampled in (False, True):
         task = LayerTask(
             name="layer",
@@ -101,7 +117,7 @@ def test_sampled_training_sees_binary_draws_of_grey_images() -> None:
             sampled=sampled,
         )
         _, curves = fit_layer(task, LayerData(grey, grey), lambda *_: None)
-        errors.append(curves[-1]["reconstruction_error"])
+        errors.append(column(curves, "reconstruction_error")[-1])
     assert errors == pytest.approx([0, 0.25], abs=0.002)
 
 

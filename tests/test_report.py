@@ -97,7 +97,9 @@ def test_the_page_refers_to_nothing_outside_itself(page: Page) -> None:
 
 
 def test_every_picture_says_what_it_shows(page: Page) -> None:
-    assert len(page.all("img")) == 1 + 2 + 2 * 3  # data, generators, filters and reconstructions of three layers
+    assert (
+        len(page.all("img")) == 1 + 2 + 3 * 3
+    )  # data, generators; filters, reconstructions and chains of three layers
     assert all(len(image["alt"]) > 15 for image in page.all("img"))
     assert all(len(svg["aria-label"]) > 15 for svg in page.all("svg") if svg["role"] == "img")
 

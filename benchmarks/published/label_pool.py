@@ -131,4 +131,4 @@ def project(features: Floats, fitted_on: Floats, count: int, whitening: float) -
     """The `count` leading principal components of `fitted_on`, each over its standard deviation ** whitening."""
     pca = PCA(min(count, *fitted_on.shape), svd_solver="randomized", random_state=derive_seed(SEED, "pca") % 2**32)
     pca.fit(fitted_on[:FITTED_IMAGES])
-    return (pca.transform(features) / pca.explained_variance_ ** (whitening / 2)).astype(np.float32)
+    return np.asarray(pca.transform(features) / pca.explained_variance_ ** (whitening / 2), np.float32)

@@ -23,6 +23,7 @@ S = TypeVar("S")
 SECTIONS = {
     "run": "pipeline.config.run:Run",
     "data": "pipeline.config.data:Data",
+    "monitor": "pipeline.config.monitor:Monitor",
     "vae": "pipeline.config.generators:Vae",
     "gan": "pipeline.config.generators:Gan",
     "augment": "pipeline.config.generators:Augment",

@@ -7,7 +7,6 @@ expectation, so the likelihoods are high: `estimate_log_partition_downwards` giv
 # B images, V visible units, H hidden units
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -19,6 +18,7 @@ from pipeline.metrics.score import Z_95, Score
 from pipeline.models.dbn import DBN
 from pipeline.models.rbm import RBM
 from pipeline.models.sampling import sample_bernoulli
+from pipeline.models.updown import UntiedDBN
 from pipeline.row_noise import part_generator
 
 MIN_ESS = 50.0
@@ -55,7 +55,13 @@ def compute_log_likelihood(rbm: RBM, images: Tensor, partition: LogPartition, *,
 
 @torch.no_grad()
 def bound_log_likelihood(
-    dbn: DBN, images: Tensor, partition: LogPartition, *, num_samples: int, seed: int, min_ess: float = MIN_ESS
+    dbn: DBN | UntiedDBN,
+    images: Tensor,
+    partition: LogPartition,
+    *,
+    num_samples: int,
+    seed: int,
+    min_ess: float = MIN_ESS,
 ) -> Bound:
     """E_Q[log p*(v, h)] + H(Q) - log Z_top <= mean log p(v), in nats   (Salakhutdinov & Murray 2008, sec. 4).
 
@@ -66,13 +72,7 @@ def bound_log_likelihood(
     _check(partition, images, min_ess)
     if num_samples < 2:
         raise ValueError(f"num_samples must be >= 2, for a standard error, got {num_samples}")
-    layers = _dense_layers(dbn)
-    draws = []
-    for first in range(0, len(images), IMAGES_AT_ONCE):
-        v = images[first : first + IMAGES_AT_ONCE].flatten(1).to(layers[0].weight)
-        generator = part_generator(seed, "bound", first=first, total=len(images), device=v.device)
-        draws.append(torch.stack([_draw_bound(layers, v, generator) for _ in range(num_samples)]))
-    draws_SB = torch.cat(draws, 1)
+    draws_SB = draw_bounds(dbn, images, num_samples=num_samples, seed=seed)
     value = float(draws_SB.mean()) - partition.log_z
     error = float(draws_SB.var(0).sum().sqrt()) / (len(images) * math.sqrt(num_samples))
     return Bound(
@@ -84,33 +84,42 @@ def bound_log_likelihood(
     )
 
 
-def _draw_bound(layers: Sequence[RBM], v_BV: Tensor, generator: torch.Generator) -> Tensor:
+@torch.no_grad()
+def draw_bounds(dbn: DBN | UntiedDBN, images: Tensor, *, num_samples: int, seed: int) -> Tensor:
+    """`num_samples` draws of every image's bound plus log Z of the top: (num_samples, B) float64, in nats."""
+    model = dbn if isinstance(dbn, UntiedDBN) else UntiedDBN.from_dbn(dbn)
+    draws = []
+    for first in range(0, len(images), IMAGES_AT_ONCE):
+        v = images[first : first + IMAGES_AT_ONCE].flatten(1).to(model.top.weight)
+        generator = part_generator(seed, "bound", first=first, total=len(images), device=v.device)
+        draws.append(torch.stack([_draw_bound(model, v, generator) for _ in range(num_samples)]))
+    return torch.cat(draws, 1)
+
+
+def say_refusal(ess: float, num_chains: int, num_temperatures: int, *, min_ess: float = MIN_ESS) -> str:
+    """Why an estimate of log Z that rests on too few effective chains is no result."""
+    return (
+        f"log Z rests on {ess:.1f} effective chains of {num_chains}, fewer than {min_ess:g}: "
+        f"raise num_temperatures (now {num_temperatures}) or num_chains"
+    )
+
+
+def _draw_bound(model: UntiedDBN, v_BV: Tensor, generator: torch.Generator) -> Tensor:
     """log p(v | h) - log Q(h | v) summed over the layers below the top, minus the top's free energy: (B,) float64."""
     total = torch.zeros(len(v_BV), dtype=torch.float64, device=v_BV.device)
-    for layer in layers[:-1]:
-        up_BH = torch.addmm(layer.hidden_bias, v_BV, layer.weight)
+    for layer in model.layers():
+        up_BH = layer.up(v_BV)
         h_BH = sample_bernoulli(torch.sigmoid(up_BH), generator)
-        down_BV = torch.addmm(layer.visible_bias, h_BH, layer.weight.t())
+        down_BV = layer.down(h_BH)
         # -log Q of this draw, not the entropy itself: where Q is the true posterior, the draws then do not scatter.
         total += (F.softplus(up_BH) - up_BH * h_BH).sum(1, dtype=torch.float64)
         total += (v_BV * down_BV - F.softplus(down_BV)).sum(1, dtype=torch.float64)
         v_BV = h_BH
-    return total - layers[-1].free_energy(v_BV)
-
-
-def _dense_layers(dbn: DBN) -> list[RBM]:
-    layers = [layer for layer in dbn.rbms() if isinstance(layer, RBM) and layer.visible == layer.hidden == "bernoulli"]
-    if not layers or len(layers) < len(dbn.layers):
-        kinds = ", ".join(f"{config.kind} {config.visible}" for config in dbn.configs) or "none"
-        raise ValueError(f"the bound is for dense layers of bernoulli units, got {kinds}: build such a DBN")
-    return layers
+    return total - model.top.free_energy(v_BV)
 
 
 def _check(partition: LogPartition, images: Tensor, min_ess: float) -> None:
     if partition.ess < min_ess:
-        raise ValueError(
-            f"log Z rests on {partition.ess:.1f} effective chains of {partition.num_chains}, fewer than {min_ess:g}: "
-            f"raise num_temperatures (now {partition.num_temperatures}) or num_chains"
-        )
+        raise ValueError(say_refusal(partition.ess, partition.num_chains, partition.num_temperatures, min_ess=min_ess))
     if not bool(((images == 0) | (images == 1)).all()):
         raise ValueError("log p(v) is that of binary images, got values between 0 and 1: draw them, or round them")

@@ -191,11 +191,6 @@ class GreedyLayer(nn.Module):
         return self.top.validation_losses(self._inputs(batch, generator), step, generator)
 
     @torch.no_grad()
-    def free_energy(self, images: Tensor) -> Tensor:
-        """The top layer's F of what the layers below make of the images: (B, C, height, width) -> (B,), in nats."""
-        return self.top.free_energy(self.top.standardise(self.dbn.mean_field(images, self.depth)))
-
-    @torch.no_grad()
     def _inputs(self, batch: Batch, generator: torch.Generator | None = None) -> Batch:
         """What the top layer sees; drawn when the layer is `sampled` and there is a generator to draw from."""
         if generator is None or not self.sampled:

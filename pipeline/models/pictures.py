@@ -1,10 +1,13 @@
 """What a DBN has learned and what it keeps of an image, as uint8 pictures."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from pipeline.models.chain_movie import film_chains
 from pipeline.models.dbn import DBN
 
 MAX_FILTERS = 64
@@ -24,6 +27,15 @@ def reconstruction_pairs(dbn: DBN, images: Tensor) -> npt.NDArray[np.uint8]:
     images: (N, C, H, W) uint8.  Returns (2 N, C, H, W).
     """
     return np.concatenate([images.numpy(), _to_uint8(dbn.reconstruct(images.float() / 255.0))])
+
+
+def chain_strips(dbn: DBN, images: Tensor, rounds: Sequence[int], generator: torch.Generator) -> npt.NDArray[np.uint8]:
+    """A chain after a chain, each with its frames in order: (2 N F, C, H, W), see `film_chains`.
+
+    images: (N, C, H, W) uint8.
+    """
+    movie = film_chains(dbn, images.float() / 255.0, rounds, generator)
+    return _to_uint8(movie.transpose(0, 1).flatten(0, 1))
 
 
 def _to_uint8(values: Tensor) -> npt.NDArray[np.uint8]:

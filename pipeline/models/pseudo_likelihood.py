@@ -17,6 +17,8 @@ from pipeline.models.sampling import sample_bernoulli
 
 NUM_UNITS = {"bernoulli": 10, "gaussian": 2, "gaussian_variance": 2}
 """Units that are looked at per image; a Gaussian one costs NUM_PLACES free energies."""
+MAX_EXACT = {"bernoulli": 64, "gaussian": 8, "gaussian_variance": 8}
+"""Up to so many visible units all of them are looked at."""
 NUM_PLACES = 33
 REACH = 8.0
 """Standard deviations of p(v | h) to either side of a Gaussian unit's value: there its density is normalised."""
@@ -37,13 +39,16 @@ def negative_pseudo_likelihood(model: FreeEnergyModel, x: Tensor, generator: tor
     """-V log p(v_i | v_without_i), averaged over a few random i: (B,), in nats (densities for Gaussian units).
 
     x: (B, ...) inputs in their own units; for Bernoulli units they are probabilities, of which a sample is scored.
+    Models of at most MAX_EXACT visible units are looked at in all of them: the value is then exact.
     """
     v = model.standardise(x)
     if model.visible == "bernoulli":
         v = sample_bernoulli(v.clamp(0, 1), generator)
     num_visible = v[0].numel()
-    count = NUM_UNITS[model.visible]
-    units = torch.randint(num_visible, (count, len(v)), generator=generator, device=v.device)
+    if num_visible <= MAX_EXACT[model.visible]:
+        units = torch.arange(num_visible, device=v.device)[:, None].expand(-1, len(v))
+    else:
+        units = torch.randint(num_visible, (NUM_UNITS[model.visible], len(v)), generator=generator, device=v.device)
     losses = [unit_losses(model, v, index) for index in units]
     return num_visible * torch.stack(losses).mean(0)
 

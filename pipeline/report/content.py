@@ -96,14 +96,33 @@ class GeneratorFacts:
 
 
 @dataclass(frozen=True)
+class Likelihood:
+    """Mean log p(v) of validation inputs after `step` updates, in nats, with the 95 % interval of log Z."""
+
+    step: int
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
 class LayerFacts:
-    """One layer of the Deep Belief Network.  curves: free energies (nats) by column, step first."""
+    """One layer of the Deep Belief Network.
+
+    curves: by column, step first: free energies and pseudo-likelihood in nats, reconstruction error.
+    chain_rounds: of Gibbs sampling, after which the frames of the chains were taken.
+    refused: why the layer ends without a log-likelihood, empty where it has one.
+    """
 
     name: str
     description: str
     filters: Picture | None
     reconstructions: Picture | None
+    chains: Picture | None
+    chain_rounds: list[int]
     curves: dict[str, list[float]]
+    likelihoods: list[Likelihood]
+    refused: str
 
 
 @dataclass(frozen=True)

@@ -106,6 +106,31 @@ def draw_free_energy(layer: LayerFacts) -> str:
     return draw_figure(f"free-energy-{layer.name}", alt, draw, size=(3.9, 2.3))
 
 
+def draw_likelihood(layer: LayerFacts) -> str:
+    """Pseudo-likelihood of validation inputs over training, and their log-likelihood with its intervals where known."""
+    steps, scores = layer.curves["step"], layer.curves["pseudo_likelihood"]
+
+    def draw(axes: Axes) -> None:
+        axes.plot(steps, scores, color=ARM_COLOURS["vae"], label="pseudo-likelihood")
+        for number, look in enumerate(layer.likelihoods):
+            axes.plot([look.step, look.step], [look.low, look.high], color=ARM_COLOURS["gan"], linewidth=1.2)
+            label = "log-likelihood" if number == 0 else None
+            axes.plot(
+                [look.step], [look.value], color=ARM_COLOURS["gan"], marker="o", markersize=4, linestyle="", label=label
+            )
+        axes.set_xlabel("updates")
+        axes.set_ylabel("nats per image")
+        axes.legend(frameon=False, fontsize=10)
+
+    alt = (
+        f"Pseudo-likelihood of layer {layer.name} over training, at the end {scores[-1]:.1f} nats per validation image"
+    )
+    if layer.likelihoods:
+        last = layer.likelihoods[-1]
+        alt += f"; log-likelihood {last.value:.1f}, from {last.low:.1f} to {last.high:.1f}, after {last.step:,} updates"
+    return draw_figure(f"likelihood-{layer.name}", f"{alt}.", draw, size=(3.9, 2.3))
+
+
 def draw_sweep(trials: Sequence[SweepTrial]) -> str:
     """Every trial of the sweep: learning rate against validation loss; hollow where it was stopped early."""
 

@@ -11,6 +11,7 @@ from pipeline.config.classifier import Study
 from pipeline.config.data import Data
 from pipeline.config.generators import Augment
 from pipeline.config.load import Params
+from pipeline.config.monitor import Monitor
 from pipeline.config.pretrain import ConvLayer, Layer
 from pipeline.metrics.verdicts import ARM_NAMES, name_pair
 from pipeline.report.arm_facts import describe_arm
@@ -25,6 +26,7 @@ from pipeline.report.content import (
     FinalModel,
     GeneratorFacts,
     LayerFacts,
+    Likelihood,
     Picture,
     Reproduction,
     Sweep,
@@ -157,6 +159,8 @@ class Gatherer:
     def read_layer(self, name: str, layer: Layer) -> LayerFacts:
         folder = paths.plots(f"pretrain@{name}")
         rows = read_table(self.root / folder / "free_energy.csv") if self.has(folder / "free_energy.csv") else []
+        metrics = paths.metrics(f"pretrain@{name}")
+        told = read_json(self.root / metrics) if self.has(metrics) else {}
         kind = "convolution filters" if isinstance(layer, ConvLayer) else "features"
         return LayerFacts(
             name=name,
@@ -166,7 +170,22 @@ class Gatherer:
                 folder / "reconstructions.png",
                 f"Validation images above what the network up to layer {name} makes of them.",
             ),
-            curves={key: [float(row[key]) for row in rows] for key in (rows[0] if rows else ())},
+            chains=self.picture(
+                folder / "chains.png",
+                f"Gibbs chains of layer {name}, one in each row, from validation images and from noise.",
+            ),
+            chain_rounds=list(self.params.section(Monitor).chain_rounds),
+            curves={
+                key: [float(row[key]) for row in rows]
+                for key in (rows[0] if rows else ())
+                if all(row[key] for row in rows)
+            },
+            likelihoods=[
+                Likelihood(int(row["step"]), *(float(row[f"log_likelihood{end}"]) for end in ("", "_low", "_high")))
+                for row in rows
+                if row.get("log_likelihood")
+            ],
+            refused=str(told.get("log_likelihood_refused", "")),
         )
 
     def read_sweep(self) -> Sweep | None:

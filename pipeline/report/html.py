@@ -25,6 +25,7 @@ from pipeline.report.figures import (
     accuracy_limits,
     draw_efficiency,
     draw_free_energy,
+    draw_likelihood,
     draw_reliability,
     draw_sweep,
 )
@@ -82,6 +83,8 @@ def draw_figures(content: Content) -> dict[str, str]:
     arms = [arm for arm in content.arms if arm.arm != "scratch"] or [baseline]
     figures = {f"efficiency {arm.arm}": draw_efficiency(arm, baseline, limits) for arm in arms}
     figures |= {f"free energy {layer.name}": draw_free_energy(layer) for layer in content.layers if layer.curves}
+    watched = [layer for layer in content.layers if "pseudo_likelihood" in layer.curves]
+    figures |= {f"likelihood {layer.name}": draw_likelihood(layer) for layer in watched}
     if content.sweep is not None and content.sweep.trials:
         figures["sweep"] = draw_sweep(content.sweep.trials)
     figures["reliability"] = draw_reliability(content.final.reliability)

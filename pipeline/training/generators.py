@@ -107,7 +107,7 @@ def fit_generator(
         torch.from_numpy(data.validation_labels[:VALIDATION_IMAGES].copy()),
         config.batch_size,
     )
-    measure = None if watch is None else lambda: watch(model)
+    measure = None if watch is None else lambda _: watch(model)
     history = fit(
         model, stream, plan, validation=validation, checkpoint=task.checkpoint, measure=measure, on_epoch=on_epoch
     )

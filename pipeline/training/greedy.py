@@ -9,10 +9,12 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from pipeline.config.monitor import Monitor
 from pipeline.config.pretrain import Layer
 from pipeline.models.dbn import DBN, GreedyLayer
 from pipeline.models.losses import UNLABELLED, Batch
 from pipeline.seeding import derive_seed, make_generator
+from pipeline.training.monitor import LIKELIHOOD, Curve, LayerMonitor, Point
 from pipeline.training.plan import FitPlan
 from pipeline.training.stream import BatchStream, as_batch, as_tensor
 
@@ -29,10 +31,10 @@ CURVES = {
     "validation": "validation",
     "gap": "gap",
     "reconstruction_error": "train/reconstruction_error",
+    "pseudo_likelihood": "pseudo_likelihood",
+    **{name: name for name in LIKELIHOOD},
 }
 """Columns of a layer's curves, and what the fit calls them."""
-
-Point = dict[str, float]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +52,8 @@ class LayerTask:
     """Points of its curves, and checkpoints of its fit."""
     sampled: bool = False
     """Fresh draws of the layers' inputs at each step in place of probabilities: see `GreedyLayer`."""
+    monitor: Monitor | None = None
+    """None watches free energies alone."""
 
     def __str__(self) -> str:
         return self.name
@@ -69,12 +73,11 @@ def fit_layer(
     on_epoch: Callable[[int, Point], None],
     *,
     watch: Callable[[GreedyLayer], Point] | None = None,
-) -> tuple[DBN, list[Point]]:
+) -> tuple[DBN, Curve]:
     """Trains the layer on what the stack below makes of the images; returns the stack of both and the layer's curves.
 
-    A point of the curves holds step, the free energies (nats) of a fixed sample of train and of validation images,
-    their gap, and the reconstruction error. A growing gap is overfitting (Hinton 2010, sec. 6); the reconstruction
-    error is for the eye and decides nothing. watch(model) gives further values for what on_epoch hears.
+    A point of the curves holds the values named in CURVES, None where they are not due: see `LayerMonitor`. The
+    reconstruction error is for the eye and decides nothing. watch(model) gives further values for what on_epoch hears.
     """
     from pipeline.training.fit import fit  # Lightning takes seconds to import: only where a model is fitted
 
@@ -98,15 +101,21 @@ def fit_layer(
         accelerator=task.accelerator,
         precision=task.precision,
     )
-    watched = _sample(images, seed), _sample(validation, seed)
+    monitor = LayerMonitor(
+        model,
+        _sample(images, seed).images,
+        _sample(validation, seed).images,
+        monitor=task.monitor,
+        steps=plan.steps,
+        steps_per_epoch=plan.steps_per_epoch,
+        seed=derive_seed(seed, "dbn", name, "monitor"),
+    )
 
-    def measure() -> Point:
-        train, held_out = (_mean_free_energy(model, batch) for batch in watched)
-        further = {} if watch is None else watch(model)
-        return {"train": train, "validation": held_out, "gap": held_out - train, **further}
+    def measure(step: int) -> Point:
+        return monitor.measure(step) | ({} if watch is None else watch(model))
 
     history = fit(model, stream, plan, checkpoint=task.checkpoint, measure=measure, on_epoch=on_epoch)
-    return dbn.eval(), [{name: entry[key] for name, key in CURVES.items()} for entry in history]
+    return dbn.eval(), [{name: entry.get(key) for name, key in CURVES.items()} for entry in history]
 
 
 def _start(images: Tensor, seed: int) -> Batch:
@@ -117,7 +126,3 @@ def _start(images: Tensor, seed: int) -> Batch:
 def _sample(images: Tensor, seed: int) -> Batch:
     order = torch.randperm(len(images), generator=make_generator(seed, "dbn", "gap"))[:GAP_IMAGES]
     return as_batch(images[order], torch.full((len(order),), UNLABELLED))
-
-
-def _mean_free_energy(model: GreedyLayer, batch: Batch) -> float:
-    return float(model.free_energy(batch.images).mean())

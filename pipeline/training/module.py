@@ -26,7 +26,7 @@ class FitModule(pl.LightningModule):
         self.model, self.stream, self.plan = model, stream, plan
         self.shard = current_shard()
         self.history: list[Epoch] = []
-        self.measure: Callable[[], Epoch] | None = None
+        self.measure: Callable[[int], Epoch] | None = None
         self._sums: dict[str, Tensor] = {}
         self._count = 0
 
@@ -66,7 +66,7 @@ class FitModule(pl.LightningModule):
         counts = {"train": (last - self.steps_done) * self.shard.size, "val": max(sums.pop(""), 1)}
         epoch = {key: total / counts[key.split("/")[0]] for key, total in sums.items()}
         if self.measure is not None:
-            epoch |= self.measure()
+            epoch |= self.measure(last)
         self.log_dict(epoch)
         self.history.append({"step": last, **epoch})
 
