@@ -23,7 +23,7 @@ COMMON: dict[str, Any] = {
     "sparsity_target": 0.1,
     "sparsity_cost": 0.0,
 }
-CONV = ConvLayer(kind="conv", below="prepare", num_filters=4, kernel_size=5, pool_size=2, **COMMON)
+CONV = ConvLayer(kind="conv", below="prepare", num_filters=4, kernel_size=5, pool_size=2, persistent=False, **COMMON)
 DENSE = DenseLayer(
     kind="dense",
     below="pretrain/conv",
@@ -70,7 +70,7 @@ def test_a_layer_trains_on_top_of_frozen_ones_and_learns(tmp_path: Path) -> None
     assert curves[-1]["gap"] == pytest.approx(curves[-1]["validation"] - curves[-1]["train"])
 
 
-@pytest.mark.parametrize("layer", [CONV, DENSE])
+@pytest.mark.parametrize("layer", [CONV, replace(CONV, persistent=True, gibbs_steps=2), DENSE])
 def test_a_killed_layer_goes_on_to_the_same_bits_and_curves(tmp_path: Path, layer: ConvLayer | DenseLayer) -> None:
     below = DBN([], IMAGE_SHAPE)
     if isinstance(layer, DenseLayer):
