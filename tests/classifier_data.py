@@ -23,7 +23,7 @@ COMMON: dict[str, Any] = {
     "sparsity_cost": 0.0,
 }
 LAYERS: list[Layer] = [
-    ConvLayer(kind="conv", below="prepare", num_filters=4, kernel_size=3, pool_size=2, **COMMON),
+    ConvLayer(kind="conv", below="prepare", num_filters=4, kernel_size=3, pool_size=2, persistent=False, **COMMON),
     DenseLayer(
         kind="dense",
         below="pretrain/conv1",

@@ -30,7 +30,7 @@ TRAINING: dict[str, Any] = {
 
 
 def conv(num_filters: int, kernel_size: int, below: str = "prepare", **changes: Any) -> ConvLayer:
-    options = {**TRAINING, "pool_size": 2, **changes}
+    options = {**TRAINING, "pool_size": 2, "persistent": False, **changes}
     return ConvLayer(kind="conv", below=below, num_filters=num_filters, kernel_size=kernel_size, **options)
 
 
@@ -224,6 +224,16 @@ def test_persistent_layers_have_a_chain_per_image_of_the_batch() -> None:
     layer = build_layer(dense(10, persistent=True), (6, 4, 4))
     assert isinstance(layer, RBM)
     assert layer.chains.shape == (8, 96)
+    layer = build_layer(conv(4, 3, persistent=True), (6, 4, 4))
+    assert isinstance(layer, ConvRBM)
+    assert layer.chains.shape == (8, 6, 4, 4)
+
+
+def test_conv_layers_saved_before_they_could_be_persistent_are_read() -> None:
+    config = DBN(STACK, (1, 28, 28)).to_config()
+    for layer in config["layers"][:2]:
+        del layer["persistent"]
+    assert DBN.from_config(config).configs == STACK
 
 
 def test_tempered_layers_have_as_many_chains_at_every_temperature() -> None:

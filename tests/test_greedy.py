@@ -26,7 +26,7 @@ COMMON: dict[str, Any] = {
     "sparsity_target": 0.1,
     "sparsity_cost": 0.0,
 }
-CONV = ConvLayer(kind="conv", below="prepare", num_filters=4, kernel_size=5, pool_size=2, **COMMON)
+CONV = ConvLayer(kind="conv", below="prepare", num_filters=4, kernel_size=5, pool_size=2, persistent=False, **COMMON)
 DENSE = DenseLayer(
     kind="dense",
     below="pretrain/conv",
@@ -86,7 +86,7 @@ def test_a_layer_trains_on_top_of_frozen_ones_and_learns(tmp_path: Path) -> None
     assert gaps == pytest.approx(both[0] - both[1])
 
 
-@pytest.mark.parametrize("layer", [CONV, DENSE])
+@pytest.mark.parametrize("layer", [CONV, replace(CONV, persistent=True, gibbs_steps=2), DENSE])
 def test_a_killed_layer_goes_on_to_the_same_bits_and_curves(tmp_path: Path, layer: ConvLayer | DenseLayer) -> None:
     below = DBN([], IMAGE_SHAPE)
     if isinstance(layer, DenseLayer):

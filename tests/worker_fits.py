@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, distributed, nn
 
 from pipeline.config.generators import Gan, Vae
-from pipeline.config.pretrain import ConvLayer, DenseLayer
+from pipeline.config.pretrain import ConvLayer, DenseLayer, Layer
 from pipeline.data.transforms import affine_elastic
 from pipeline.models.cnn import ConvNet
 from pipeline.models.dbn import DBN, GreedyLayer
@@ -29,7 +29,8 @@ BATCH = 96
 """More than a block of noise rows, so that the block is shared by two workers."""
 SHAPE = (1, 28, 28)
 LAYER: dict[str, Any] = COMMON | {"sparsity_cost": 1.0}
-CONV = ConvLayer(kind="conv", below="prepare", num_filters=4, kernel_size=5, pool_size=2, **LAYER)
+CONV = ConvLayer(kind="conv", below="prepare", num_filters=4, kernel_size=5, pool_size=2, persistent=False, **LAYER)
+PERSISTENT_CONV = replace(CONV, persistent=True, gibbs_steps=2, batch_size=BATCH)
 DENSE = DenseLayer(
     kind="dense",
     below="prepare",
@@ -40,7 +41,12 @@ DENSE = DenseLayer(
     centred=False,
     **(LAYER | {"batch_size": BATCH}),
 )
-DENSE_LAYERS = {"dense rbm": DENSE, "tempered, centred rbm": replace(DENSE, num_temperatures=4, centred=True)}
+RBM_LAYERS: dict[str, Layer] = {
+    "conv rbm": CONV,
+    "persistent conv rbm": PERSISTENT_CONV,
+    "dense rbm": DENSE,
+    "tempered, centred rbm": replace(DENSE, num_temperatures=4, centred=True),
+}
 COMMON_GENERATOR: dict[str, Any] = {"latent_dim": 4, "width": 4, "steps": 1, "batch_size": BATCH, "lr": 0.002}
 
 
@@ -75,12 +81,12 @@ def make_model(name: str) -> nn.Module:
     if name == "gan":
         gan = Gan(**COMMON_GENERATOR, r1_weight=0.3, r1_every=2, ema_decay=0.9, diffaugment=True, betas=[0.0, 0.99])
         return ConditionalGAN(SHAPE, 2, config=gan, generator=weights)
-    layer = GreedyLayer(DBN([CONV if name == "conv rbm" else DENSE_LAYERS[name]], SHAPE))
+    layer = GreedyLayer(DBN([RBM_LAYERS[name]], SHAPE))
     layer.initialise(in_batches(*make_images(), 192)[0], weights)
     return layer
 
 
-MODELS = ("classifier", "vae", "gan", "conv rbm", *DENSE_LAYERS)
+MODELS = ("classifier", "vae", "gan", *RBM_LAYERS)
 
 
 def fit_model(

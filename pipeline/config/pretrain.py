@@ -35,7 +35,9 @@ class ConvLayer:
     weight_decay: float
     """L2 on the filters, >= 0."""
     gibbs_steps: int
-    """k of CD-k, >= 1."""
+    """k of CD-k or PCD-k, >= 1."""
+    persistent: bool
+    """true: PCD (a chain for each image of the batch goes on from step to step); false: CD from the data."""
     sparsity_target: float
     """Wanted mean activation of a detection unit, in (0, 1)."""
     sparsity_cost: float

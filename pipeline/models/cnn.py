@@ -20,7 +20,7 @@ from pipeline.models.conv_rbm import ConvRBM
 from pipeline.models.dbn import DBN, layer_configs
 from pipeline.models.dropout import drop
 from pipeline.models.losses import Batch, Losses, classification_losses
-from pipeline.models.pooling import pooled_probability, split_blocks
+from pipeline.models.pooling import block_softmax, split_blocks
 from pipeline.models.standardise import floor_std
 
 Json = Any
@@ -159,7 +159,7 @@ class ConvNet(nn.Module):
         maps = F.conv2d(x, weight, bias)[..., :height, :width]
         if self.activation == "relu":
             return F.relu(F.max_pool2d(maps, pool_size))  # pooled first: fewer elements, the same values
-        return pooled_probability(split_blocks(maps, pool_size))
+        return block_softmax(split_blocks(maps, pool_size))[1]
 
     # --- losses
 

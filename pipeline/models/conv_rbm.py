@@ -12,17 +12,19 @@ import math
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
-from torch.nn.grad import conv2d_weight
 
-from pipeline.models.contrastive import Phase, contrastive_divergence, sparsity_penalty
+from pipeline.models.contrastive import sparsity_penalty, with_gradients
+from pipeline.models.conv_estimators import estimate
+from pipeline.models.filters import Filters, make_filters
 from pipeline.models.losses import Batch, Losses
-from pipeline.models.pooling import block_softmax, join_blocks, split_blocks, spread_filters
+from pipeline.models.pooling import block_softmax
 from pipeline.models.precision import widen
-from pipeline.models.sampling import sample_bernoulli, sample_blocks, sample_gaussian
+from pipeline.models.sampling import choose_units, sample_bernoulli, sample_blocks, sample_gaussian
 from pipeline.models.standardise import floor_std
+from pipeline.row_noise import draw_uniform, own_rows
 
-FEW_CHANNELS = 4
+CACHED_UNITS = 300_000
+"""Detection units that are worked on at a time on CPU: what a core's cache holds."""
 RESPONSE_STD = 0.33
 """Spread of a filter's responses at the start. From smaller ones, sparse groups all grow into the same blob."""
 
@@ -35,8 +37,13 @@ class ConvRBM(nn.Module):
     (B, S, F, R, Q).
     """
 
+    row_buffers = ("chains",)
+    """Buffers of which each worker of a fit moves on its own rows."""
+
     mean: Tensor
     std: Tensor
+    chains: Tensor
+    """(num_chains, M, height, width), in model units."""
 
     def __init__(
         self,
@@ -47,10 +54,14 @@ class ConvRBM(nn.Module):
         pool_size: int = 2,
         visible: str = "bernoulli",
         gibbs_steps: int = 1,
+        num_chains: int = 0,
         sparsity_target: float = 0.02,
         sparsity_cost: float = 0.0,
     ) -> None:
-        """input_shape: (M, height, width), large enough for one block (`build_layer` checks it)."""
+        """input_shape: (M, height, width), large enough for one block (`build_layer` checks it).
+
+        num_chains: size of the persistent chain state; 0 trains by CD from the data instead of PCD.
+        """
         super().__init__()
         channels, height, width = input_shape
         self.input_shape = input_shape
@@ -64,6 +75,8 @@ class ConvRBM(nn.Module):
         self.hidden_bias = nn.Parameter(torch.zeros(num_filters))
         self.register_buffer("mean", torch.zeros(channels))
         self.register_buffer("std", torch.ones(channels))
+        # Saved where there are any: models from before there were chains have none.
+        self.register_buffer("chains", torch.zeros(num_chains, *input_shape), persistent=num_chains > 0)
 
     @property
     def num_detection_units(self) -> int:
@@ -83,7 +96,8 @@ class ConvRBM(nn.Module):
     def initialise(self, batch: Batch, generator: torch.Generator) -> None:
         """Small random filters, visible biases (Gaussian: statistics) from the data, hidden biases from the target.
 
-        batch: some hundred images (B, M, height, width). A detection unit without input starts at the sparsity target.
+        batch: some hundred images (B, M, height, width). A detection unit without input starts at the sparsity target,
+        chains at random.
         """
         x = batch.images
         if self.visible == "gaussian":
@@ -98,6 +112,9 @@ class ConvRBM(nn.Module):
             self.hidden_bias.fill_(math.log(target / (1 - units * target)))
         else:
             self.hidden_bias.zero_()
+        if len(self.chains):
+            mean = _per_channel(self.visible_bias).expand_as(self.chains)
+            self.chains.copy_(self.draw_visible(mean if self.visible == "gaussian" else mean.sigmoid(), generator))
 
     # --- the model
 
@@ -107,19 +124,19 @@ class ConvRBM(nn.Module):
 
     def detection_inputs(self, v: Tensor) -> Tensor:
         """I = W * v + c, the inputs of the detection units in blocks: (B, M, height, width) -> (B, S, F, R, Q)."""
-        height, width = self._covered()
-        return split_blocks(F.conv2d(v[..., :height, :width], self.weight, self.hidden_bias), self.pool_size)
+        filters = self.filters()
+        return filters.correlate(filters.see(v), self.hidden_bias)
 
     def energy(self, v: Tensor, h: Tensor) -> Tensor:
         """E(v, h) -> (B,). h: (B, S, F, R, Q), at most one unit on in a block."""
-        return self._visible_energy(v) - (h * self.detection_inputs(v)).sum((1, 2, 3, 4))
+        return self.visible_energy(v) - (h * self.detection_inputs(v)).sum((1, 2, 3, 4))
 
     def free_energy(self, v: Tensor) -> Tensor:
         """F(v) = -b.v - sum over filters and blocks of log(1 + sum exp I); Gaussian: |v - b|^2 / 2 for -b.v.
 
         v: (B, M, height, width) in model units.  Returns (B,), in nats.
         """
-        return self._visible_energy(v) - block_softmax(self.detection_inputs(v))[2].sum((1, 2, 3))
+        return self.visible_energy(v) - block_softmax(self.detection_inputs(v))[2].sum((1, 2, 3))
 
     def detection_probabilities(self, v: Tensor) -> Tensor:
         """P(h = 1 | v) = exp(I) / (1 + sum over the block of exp I): -> (B, S, F, R, Q)."""
@@ -131,8 +148,7 @@ class ConvRBM(nn.Module):
 
     def visible_mean(self, h: Tensor) -> Tensor:
         """E[v | h] in model units: (B, S, F, R, Q) -> (B, M, height, width)."""
-        mean = widen(self._top_down(h)) + _per_channel(self.visible_bias)
-        return mean if self.visible == "gaussian" else torch.sigmoid(mean)
+        return self.mean_given(self.filters(), h)
 
     def visible_std(self) -> Tensor:
         """Standard deviation of v given h in model units, (1,): the same for all units."""
@@ -143,13 +159,19 @@ class ConvRBM(nn.Module):
         return sample_blocks(self.detection_probabilities(v), generator)
 
     def sample_visible(self, h: Tensor, generator: torch.Generator) -> Tensor:
-        return self._sample_visible(self.visible_mean(h), generator)
+        return self.draw_visible(self.visible_mean(h), generator)
 
     @torch.no_grad()
     def gibbs(self, v: Tensor, steps: int, generator: torch.Generator) -> Tensor:
         """Visible states after `steps` rounds of v -> h -> v."""
+        filters = self.filters()
         for _ in range(steps):
-            v = self.sample_visible(self.sample_hidden(v, generator), generator)
+            means = []
+            uniform = self.draw_blocks(v, generator)
+            for part in self.parts(v):
+                units = block_softmax(filters.correlate(filters.see(v[part]), self.hidden_bias))[0]
+                means.append(self.mean_given(filters, choose_units(units, uniform[part])))
+            v = self.draw_visible(torch.cat(means), generator)
         return v
 
     def encode(self, x: Tensor) -> Tensor:
@@ -164,75 +186,54 @@ class ConvRBM(nn.Module):
     # --- losses
 
     def training_losses(self, batch: Batch, step: int, generator: torch.Generator) -> Losses:  # noqa: ARG002
-        """CD-k; the total is nats per detection place, so that a learning rate holds for images of every size."""
-        losses, activity = self._contrast(batch, generator)
-        penalty = sparsity_penalty(self.hidden_bias, activity, self.sparsity_target, self.sparsity_cost)
-        return Losses(losses.total + penalty, losses.parts)
+        """CD-k, or PCD-k which moves `chains` on. The total's gradient is minus the update.
 
-    @torch.no_grad()
-    def validation_losses(self, batch: Batch, step: int, generator: torch.Generator) -> Losses:  # noqa: ARG002
-        """The same parts on held-out images."""
-        return self._contrast(batch, generator)[0]
-
-    def _contrast(self, batch: Batch, generator: torch.Generator) -> tuple[Losses, Tensor]:
-        with torch.no_grad():
-            v = self.standardise(batch.images)
-            data = self._phase(v)
-            reconstruction = self.visible_mean(sample_blocks(data.hidden, generator))
-            end = self.gibbs(self._sample_visible(reconstruction, generator), self.gibbs_steps - 1, generator)
-            model = self._phase(end)
+        The total is nats per detection place, so that a learning rate holds for images of every size.
+        """
+        found = estimate(self, batch.images, generator)
+        if len(self.chains):
+            self.chains[own_rows(len(self.chains), generator)] = found.end
         parameters = (self.weight, self.hidden_bias, self.visible_bias)
-        total = contrastive_divergence(data, model, self._gradients, parameters)
-        activity = data.hidden.mean((0, 1, 3, 4))
-        parts = {
-            "free_energy_data": data.free_energy.mean(),
-            "free_energy_model": model.free_energy.mean(),
-            "reconstruction_error": (v - reconstruction).square().mean(),
-            "activity": activity.mean(),
-        }
-        return Losses(total / self.num_detection_units, parts), activity
+        total = with_gradients(found.losses.total, lambda: found.gradients, parameters)
+        penalty = sparsity_penalty(self.hidden_bias, found.activity, self.sparsity_target, self.sparsity_cost)
+        return Losses(total + penalty, found.losses.parts)
 
-    def _phase(self, v: Tensor) -> Phase:
-        units, _, log_normaliser = block_softmax(self.detection_inputs(v))
-        return Phase(v, units, self._visible_energy(v) - log_normaliser.sum((1, 2, 3)))
+    def validation_losses(self, batch: Batch, step: int, generator: torch.Generator) -> Losses:  # noqa: ARG002
+        """The same parts on held-out images; the chains stay where they are."""
+        return estimate(self, batch.images, generator).losses
 
-    def _gradients(self, data: Phase, model: Phase) -> list[Tensor]:
-        """d/d(weight, hidden_bias, visible_bias) of mean F(v_data) - mean F(v_model); a Gaussian b cancels."""
-        from_data, from_model = self._statistics(data), self._statistics(model)
-        return [negative - positive for positive, negative in zip(from_data, from_model, strict=True)]
+    # --- what the losses are made of
 
-    def _statistics(self, phase: Phase) -> tuple[Tensor, Tensor, Tensor]:
-        """-dF/d(weight, hidden_bias, visible_bias), the mean over the phase's states."""
-        height, width = self._covered()
-        v, maps, count = phase.visible, join_blocks(phase.hidden, self.pool_size), len(phase.visible)
-        weight = conv2d_weight(v[..., :height, :width], list(self.weight.shape), maps)
-        return weight.div_(count), phase.hidden.sum((0, 1, 3, 4)).div_(count), v.sum((0, 2, 3)).div_(count)
-
-    def _covered(self) -> tuple[int, int]:
-        """Height and width of the part of the input under whole blocks."""
-        _, rows, columns = self.output_shape
-        return rows * self.pool_size + self.kernel_size - 1, columns * self.pool_size + self.kernel_size - 1
-
-    def _top_down(self, h: Tensor) -> Tensor:
-        """sum_k of the transposed correlation of h^k with W^k, on the whole input: -> (B, M, height, width)."""
+    def filters(self) -> Filters:
+        """The weights of now, ready for the products with many images."""
         _, height, width = self.input_shape
-        if self.input_shape[0] <= FEW_CHANNELS:
-            # Transposed convolution to few channels is slow on CPU; pixels gathered in C x C cells are S times as many.
-            maps = F.conv_transpose2d(h.flatten(1, 2), spread_filters(self.weight, self.pool_size))
-            image = F.pixel_shuffle(maps, self.pool_size)
-        else:
-            image = F.conv_transpose2d(join_blocks(h, self.pool_size), self.weight)
-        image = image[..., :height, :width]
-        return F.pad(image, (0, width - image.shape[-1], 0, height - image.shape[-2]))
+        return make_filters(self.weight, (height, width), self.output_shape[1:], self.pool_size)
 
-    def _visible_energy(self, v: Tensor) -> Tensor:
+    def parts(self, v: Tensor) -> list[slice]:
+        """The rows of v, a few at a time: see CACHED_UNITS."""
+        few = CACHED_UNITS // (self.num_detection_units * self.output_shape[0])
+        rows = max(1, few if v.device.type == "cpu" else len(v))
+        return [slice(first, first + rows) for first in range(0, len(v), rows)]
+
+    def draw_blocks(self, v: Tensor, generator: torch.Generator) -> Tensor:
+        """A uniform for each pooling block over the states v: (B, F, R, Q)."""
+        return draw_uniform((len(v), *self.output_shape), generator, v)
+
+    def draw_visible(self, mean: Tensor, generator: torch.Generator) -> Tensor:
+        """v given its mean."""
+        sample = sample_gaussian if self.visible == "gaussian" else sample_bernoulli
+        return sample(mean, generator)
+
+    def mean_given(self, filters: Filters, h: Tensor) -> Tensor:
+        """`visible_mean` with filters that are there already."""
+        mean = widen(filters.transpose(h)) + _per_channel(self.visible_bias)
+        return mean if self.visible == "gaussian" else torch.sigmoid(mean)
+
+    def visible_energy(self, v: Tensor) -> Tensor:
+        """What E(v, h) is without h: (B, M, height, width) in model units -> (B,)."""
         if self.visible == "gaussian":
             return 0.5 * (v - _per_channel(self.visible_bias)).square().sum((1, 2, 3))
         return -(v.sum((2, 3)) @ self.visible_bias)
-
-    def _sample_visible(self, mean: Tensor, generator: torch.Generator) -> Tensor:
-        sample = sample_gaussian if self.visible == "gaussian" else sample_bernoulli
-        return sample(mean, generator)
 
 
 def _per_channel(values: Tensor) -> Tensor:

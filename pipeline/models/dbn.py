@@ -50,6 +50,7 @@ def build_layer(config: Layer, input_shape: tuple[int, ...], key: str = "pretrai
         pool_size=config.pool_size,
         visible=config.visible,
         gibbs_steps=config.gibbs_steps,
+        num_chains=config.batch_size if config.persistent else 0,
         sparsity_target=config.sparsity_target,
         sparsity_cost=config.sparsity_cost,
     )
@@ -206,8 +207,10 @@ def _draw_inputs(layer: ConvRBM | RBM, probabilities: Tensor, generator: torch.G
 
 
 def layer_configs(items: Sequence[dict[str, Any]]) -> list[Layer]:
-    """The sections that `asdict` turned into json."""
-    return [ConvLayer(**item) if item["kind"] == "conv" else DenseLayer(**item) for item in items]
+    """The sections that `asdict` turned into json; conv layers saved before they could be persistent were not."""
+    return [
+        ConvLayer(**{"persistent": False, **item}) if item["kind"] == "conv" else DenseLayer(**item) for item in items
+    ]
 
 
 def _in_input_units(layer: ConvRBM | RBM, pictures: Tensor) -> Tensor:

@@ -9,9 +9,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from pipeline.models.precision import widen
+
+MODERATE = 60.0
+"""Of inputs below it, 1e12 exponentials add up without overflow in 32 bits."""
 
 
 def split_blocks(maps: Tensor, pool_size: int) -> Tensor:
@@ -33,50 +35,50 @@ def block_softmax(inputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """P(unit on), P(pooling unit on) and the log normaliser of each block, stable for inputs of any size.
 
     inputs: (B, S, ...), the I of the paper.  Returns exp(I) / (1 + sum exp I) as (B, S, ...),
-    sigmoid(logsumexp I) as (B, ...) and log(1 + sum exp I) as (B, ...).
+    sigmoid(logsumexp I) as (B, ...) and log(1 + sum exp I) as (B, ...); differentiable once.
     """
-    inputs = widen(inputs)
-    peak = inputs.detach().amax(1, keepdim=True).clamp_(min=0)  # 0 is the input of the state "all off"
-    units = torch.exp(inputs - peak)
-    some = units.sum(1, keepdim=True)
-    total = some + torch.exp(-peak)
-    return units / total, (some / total).squeeze(1), (total.log() + peak).squeeze(1)
+    units, pooled, log_normaliser = _BlockSoftmax.apply(widen(inputs))
+    return units, pooled, log_normaliser
 
 
-class _PooledProbability(torch.autograd.Function):
-    """sigmoid(logsumexp I) over each block; dp/dI_s = (1 - p) P_s."""
+def _are_moderate(inputs: Tensor) -> bool:
+    """Whether no block's sum of exponentials overflows. To ask a GPU would cost more than not to know."""
+    return inputs.device.type == "cpu" and inputs.numel() > 0 and float(inputs.amax()) < MODERATE
+
+
+class _BlockSoftmax(torch.autograd.Function):
+    """Few passes over memory; the gradients are those of a softmax with one input at 0."""
 
     @staticmethod
-    def forward(ctx: Any, inputs: Tensor) -> Tensor:
-        units, pooled, _ = block_softmax(inputs)
+    def forward(ctx: Any, inputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        if _are_moderate(inputs):
+            units = torch.exp(inputs)
+            some = units.sum(1, keepdim=True)
+            total = some + 1
+            log_normaliser = total.log()
+        else:
+            peak = inputs.amax(1, keepdim=True).clamp_(min=0)  # 0 is the input of the state "all off"
+            units = torch.sub(inputs, peak).exp_()
+            some = units.sum(1, keepdim=True)
+            total = torch.neg(peak).exp_().add_(some)
+            log_normaliser = total.log().add_(peak)
+        share = total.reciprocal_()
+        units.mul_(share)
+        pooled = some.mul_(share)
         ctx.save_for_backward(units, pooled)
-        return pooled
+        ctx.set_materialize_grads(False)
+        return units, pooled.squeeze(1), log_normaliser.squeeze(1)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, *outputs: Tensor) -> Tensor:
+    def backward(ctx: Any, *outputs: Tensor | None) -> Tensor:
         units, pooled = ctx.saved_tensors
-        slope: Tensor = (outputs[0] * (1 - pooled)).unsqueeze(1) * units
-        return slope
-
-
-def pooled_probability(inputs: Tensor) -> Tensor:
-    """P(pooling unit on) = sigmoid(logsumexp I): (B, S, ...) -> (B, ...), differentiable once."""
-    pooled: Tensor = _PooledProbability.apply(inputs)
-    return pooled
-
-
-def spread_filters(weight: Tensor, pool_size: int) -> Tensor:
-    """Filters of the same correlation seen from cells of C x C pixels: (F, M, K, K) -> (S*F, M*S, L, L).
-
-    Unit s of a block sees its filter shifted to its place in the block: K + C - 1 pixels with zeros around, cut into
-    L x L cells. Input channels are in the order of torch's pixel_unshuffle, outputs in that of a flattened (S, F).
-    """
-    filters, channels, kernel, _ = weight.shape
-    cells = -(-(kernel + pool_size - 1) // pool_size)
-    side = cells * pool_size
-    spread = weight.new_zeros(pool_size, pool_size, filters, channels, side, side)
-    for row in range(pool_size):
-        for column in range(pool_size):
-            spread[row, column, :, :, row : row + kernel, column : column + kernel] = weight
-    return F.pixel_unshuffle(spread.view(-1, channels, side, side), pool_size)
+        by_unit, by_pooled, by_normaliser = outputs
+        slope: Tensor = torch.zeros_like(pooled)
+        if by_pooled is not None:
+            slope += by_pooled.unsqueeze(1) * (1 - pooled)
+        if by_normaliser is not None:
+            slope += by_normaliser.unsqueeze(1)
+        if by_unit is not None:
+            slope = by_unit + (slope - (by_unit * units).sum(1, keepdim=True))
+        return slope.mul(units)

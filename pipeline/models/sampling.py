@@ -1,5 +1,7 @@
 """Draws from the conditionals of restricted Boltzmann machines, each from an explicit generator."""
 
+from itertools import pairwise
+
 import torch
 from torch import Tensor
 
@@ -29,17 +31,23 @@ def sample_blocks(probabilities: Tensor, generator: torch.Generator) -> Tensor:
     """At most one unit on in each block, unit s with probability p_s, none with 1 - sum_s p_s.
 
     probabilities: (B, S, ...), the S units of a block along dimension 1, with sums <= 1.  Returns zeros and ones of the
-    same shape.  One uniform per block: unit s is on when it falls between the (s-1)-th and the s-th partial sum.
+    same shape.
     """
-    uniform = sample_uniform(probabilities[:, 0], generator)
+    return choose_units(probabilities, sample_uniform(probabilities[:, 0], generator))
+
+
+def choose_units(probabilities: Tensor, uniform: Tensor) -> Tensor:
+    """`sample_blocks` with one uniform per block: unit s is on when it falls between partial sums s - 1 and s.
+
+    probabilities: (B, S, ...); uniform: (B, ...) in [0, 1).  Returns zeros and ones (B, S, ...).
+    """
     state = torch.empty_like(probabilities)
+    units, shares = state.unbind(1), probabilities.unbind(1)
     edge = torch.zeros_like(uniform)
-    below = torch.zeros_like(uniform, dtype=torch.bool)
-    for unit in range(probabilities.shape[1]):
-        edge = edge + probabilities[:, unit]
-        within = uniform < edge
-        state[:, unit] = within ^ below  # the partial sums rise, so `below` implies `within`
-        below = within
+    for unit, share in zip(units, shares, strict=True):
+        torch.lt(uniform, edge.add_(share), out=unit)
+    for before, unit in reversed(list(pairwise(units))):
+        unit.sub_(before)  # the partial sums rise: what is below the one before is below this one too
     return state
 
 
