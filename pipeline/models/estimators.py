@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from pipeline.models.contrastive import Phase, contrastive_divergence, with_gradients
 from pipeline.models.enumeration import enumerate_log_partition
@@ -77,7 +78,7 @@ def estimate(rbm: RBM, x: Tensor, step: int, generator: torch.Generator) -> Esti
 
         total = contrastive_divergence(data, model, contrast, now)
         parts |= {"free_energy_model": model.free_energy.mean(), **moved}
-    parts |= {"reconstruction_error": (v - reconstruction).square().mean(), "activity": data.hidden.mean()}
+    parts |= {"reconstruction_error": functional.mse_loss(reconstruction, v), "activity": data.hidden.mean()}
     return Estimate(Losses(total, parts), data, end)
 
 

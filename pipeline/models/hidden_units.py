@@ -26,8 +26,8 @@ class HiddenUnits(Protocol):
         """A draw of h. mean: that of the inputs, where it is known."""
         ...
 
-    def log_sum(self, inputs: Tensor) -> Tensor:
-        """log sum_h exp(x h), in nats: what each unit takes off the free energy."""
+    def log_sum(self, inputs: Tensor, mean: Tensor | None = None) -> Tensor:
+        """log sum_h exp(x h), in nats: what each unit takes off the free energy. mean: that of the inputs, if known."""
         ...
 
 
@@ -43,8 +43,11 @@ class BernoulliHidden:
     def sample(self, inputs: Tensor, generator: torch.Generator, mean: Tensor | None = None) -> Tensor:
         return sample_bernoulli(self.mean(inputs) if mean is None else mean, generator)
 
-    def log_sum(self, inputs: Tensor) -> Tensor:
-        return F.softplus(inputs)
+    def log_sum(self, inputs: Tensor, mean: Tensor | None = None) -> Tensor:
+        if mean is None:
+            return F.softplus(inputs)
+        # The probability of the likelier state is >= 1/2, so that its log is exact to rounding, and half the price.
+        return inputs.clamp(min=0).sub_((mean - 0.5).abs_().add_(0.5).log_())
 
 
 @dataclass(frozen=True)
@@ -69,7 +72,7 @@ class NoisyRelu:
         noise = sample_gaussian(torch.zeros_like(inputs), generator)
         return noise.mul_(torch.sigmoid(inputs).sqrt()).add_(inputs).clamp_(min=0)
 
-    def log_sum(self, inputs: Tensor) -> Tensor:
+    def log_sum(self, inputs: Tensor, mean: Tensor | None = None) -> Tensor:  # noqa: ARG002
         """The integral of softplus up to x, -Li_2(-e^x); Gauss-Legendre, to 1e-9."""
         nodes, weights = _gauss_legendre(inputs)
         size = torch.exp(torch.where(inputs > 0, -inputs, inputs))[..., None]

@@ -147,7 +147,7 @@ class RBM(nn.Module):
 
     def hidden_inputs(self, v: Tensor) -> Tensor:
         """c + t(v) W: (B, V) in model units -> (B, H)."""
-        return widen(torch.addmm(self.units.scale(v, self.hidden_bias), self.statistic(v), self.weight))
+        return widen(self.statistic(v) @ self.weight).add_(self.units.scale(v, self.hidden_bias))
 
     def energy(self, v: Tensor, h: Tensor) -> Tensor:
         """E(v, h) of Bernoulli hidden units: (B, V), (B, H) -> (B,)."""
@@ -179,7 +179,7 @@ class RBM(nn.Module):
 
     def visible_mean(self, h: Tensor, like: Tensor | None = None) -> Tensor:
         """E[v | h] in model units: (B, H) -> (B, V). like: (B, V) states with what is fixed for an example."""
-        return self.units.mean(widen(torch.addmm(self.visible_bias, h, self.weight.t())), like)
+        return self.units.mean(widen(h @ self.weight.t()).add_(self.visible_bias), like)
 
     def visible_std(self) -> Tensor:
         """Standard deviation of v given h in model units, (V,): 1 where no variances are learned."""
@@ -218,6 +218,8 @@ class RBM(nn.Module):
         if self.centred:
             self.visible_offset.lerp_(self.units.offset(data.visible, self.log_variance).detach(), OFFSET_RATE)
             self.hidden_offset.lerp_(data.hidden.mean(0), OFFSET_RATE)
+        if self.sparsity_cost == 0:
+            return losses
         penalty = sparsity_penalty(self.hidden_bias, data.hidden.mean(0), self.sparsity_target, self.sparsity_cost)
         return Losses(losses.total + penalty, losses.parts)
 
@@ -228,8 +230,8 @@ class RBM(nn.Module):
 
     def phase(self, v: Tensor, inputs: Tensor) -> Phase:
         """What a gradient needs of visible states (B, V) in model units with their `hidden_inputs`."""
-        energy = self._visible_energy(v) - self.hidden_units.log_sum(inputs).sum(1)
-        return Phase(v, self.hidden_units.mean(inputs), energy)
+        mean = self.hidden_units.mean(inputs)
+        return Phase(v, mean, self._visible_energy(v) - self.hidden_units.log_sum(inputs, mean).sum(1))
 
     def parameters_now(self) -> Parameters:
         return Parameters(self.weight, self.hidden_bias, self.visible_bias, self.log_variance)

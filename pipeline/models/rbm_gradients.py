@@ -28,9 +28,11 @@ class Parameters(NamedTuple):
 def contrast_gradients(data: Phase, model: Phase, units: VisibleUnits, at: Parameters) -> Parameters:
     """d/d(parameters) of mean F(v_data) - mean F(v_model), at the parameters `at`; the phases may differ in size."""
     t_data, t_model = (units.statistic(phase.visible, at.log_variance) for phase in (data, model))
-    weight = torch.mm(t_data.t(), data.hidden).mul_(-1 / len(t_data))
-    weight.addmm_(t_model.t(), model.hidden, alpha=1 / len(t_model))
-    hidden_bias = units.scale(model.visible, model.hidden).mean(0) - units.scale(data.visible, data.hidden).mean(0)
+    # One product over both phases: half the writing of a (V, H) matrix, which costs what a tenth of the product does.
+    t_BV = torch.cat([t_data, t_model])
+    h_BH = torch.cat([data.hidden * (-1 / len(t_data)), model.hidden * (1 / len(t_model))])
+    weight = torch.mm(t_BV.t(), h_BH)
+    hidden_bias = units.scale(t_BV, h_BH).sum(0)  # where it counts, t(v) is v
     visible_bias = t_model.mean(0) - t_data.mean(0)  # a Gaussian b itself cancels
     log_variance = at.log_variance
     if units.learns_variance:

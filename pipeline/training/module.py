@@ -88,7 +88,9 @@ class FitModule(pl.LightningModule):
     def on_train_epoch_end(self) -> None:
         """Validation has run by now, so one entry holds both."""
         last = min(self.steps_done + self.plan.steps_per_epoch, self.plan.steps)
-        own = {name: total for names, sums in self._sums.items() for name, total in zip(names, sums.tolist(), strict=True)}
+        own = {
+            name: total for names, sums in self._sums.items() for name, total in zip(names, sums.tolist(), strict=True)
+        }
         sums = sum_over_workers({"": self._count} | own)
         counts = {"train": (last - self.steps_done) * self.shard.size, "val": max(sums.pop(""), 1)}
         epoch = {key: total / counts[key.split("/")[0]] for key, total in sums.items()}
