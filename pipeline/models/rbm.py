@@ -37,6 +37,9 @@ class RBM(nn.Module):
     mean_buffers = ("visible_offset", "hidden_offset")
     """Buffers that each worker of a fit moves on by its own means, and all then replace by the workers' mean."""
 
+    watch_every = 1
+    """Free energies and errors are computed at every n-th update (`fit` sets it): they cost a tenth of a CD-1 step."""
+
     mean: Tensor
     std: Tensor
     chains: Tensor
@@ -211,7 +214,8 @@ class RBM(nn.Module):
 
     def training_losses(self, batch: Batch, step: int, generator: torch.Generator) -> Losses:
         """CD-k, or PCD-k which moves `chains` on. The total's gradient is minus the update; its value is in nats."""
-        found = estimate(self, batch.images, step, generator)
+        watched = self.exact or self.num_temperatures > 1 or step % self.watch_every == 0
+        found = estimate(self, batch.images, step, generator, watched=watched)
         losses, data = found.losses, found.data
         if len(self.chains) and not self.exact:
             self.chains[own_rows(len(self.chains), generator)] = found.end
@@ -221,16 +225,21 @@ class RBM(nn.Module):
         if self.sparsity_cost == 0:
             return losses
         penalty = sparsity_penalty(self.hidden_bias, data.hidden.mean(0), self.sparsity_target, self.sparsity_cost)
-        return Losses(losses.total + penalty, losses.parts)
+        return Losses(losses.total + penalty, losses.parts, losses.watched)
 
     @torch.no_grad()
     def validation_losses(self, batch: Batch, step: int, generator: torch.Generator) -> Losses:
         """The same parts on held-out images; the chains stay where they are."""
         return estimate(self, batch.images, step, generator).losses
 
-    def phase(self, v: Tensor, inputs: Tensor) -> Phase:
-        """What a gradient needs of visible states (B, V) in model units with their `hidden_inputs`."""
+    def phase(self, v: Tensor, inputs: Tensor, *, watched: bool = True) -> Phase:
+        """What a gradient needs of visible states (B, V) in model units with their `hidden_inputs`.
+
+        Without `watched` there are no free energies, an empty tensor.
+        """
         mean = self.hidden_units.mean(inputs)
+        if not watched:
+            return Phase(v, mean, mean.new_empty(0))
         return Phase(v, mean, self._visible_energy(v) - self.hidden_units.log_sum(inputs, mean).sum(1))
 
     def parameters_now(self) -> Parameters:

@@ -22,6 +22,10 @@ from pipeline.training.settings import adopt_settings
 from pipeline.training.stream import Stream
 from pipeline.training.workers import average_means, current_shard, gather_rows, sum_over_workers
 
+WATCH_EVERY = 8
+"""Models with a `watch_every` compute what is only shown at every 8th update (of shorter or odd epochs: at the first of
+each, and at even distances), and an epoch's means are over those. It changes no draw and no weight."""
+
 
 class FitModule(pl.LightningModule):
     """What both modules share: batches and randomness by step, epoch means, the history that a checkpoint carries."""
@@ -34,7 +38,10 @@ class FitModule(pl.LightningModule):
         self.history: list[Epoch] = []
         self.measure: Callable[[], Epoch] | None = None
         self._sums: dict[tuple[str, ...], Tensor] = {}
-        self._count = 0
+        self._counts: dict[tuple[str, ...], int] = {}
+        watched: list[Any] = [part for part in model.modules() if hasattr(part, "watch_every")]
+        for part in watched:
+            part.watch_every = math.gcd(WATCH_EVERY, plan.steps_per_epoch)
 
     @property
     def steps_done(self) -> int:
@@ -58,9 +65,12 @@ class FitModule(pl.LightningModule):
         """Adds the parts to the epoch's means, on the device. Raises ValueError on a value that is not finite."""
         if not math.isfinite(losses.total.detach()):
             raise ValueError(_not_finite(losses, step))
+        if not losses.watched:
+            return
         names = tuple(f"{prefix}/{name}" for name in ("loss", *losses.parts))
         values = torch.stack([value.detach().float() for value in (losses.total, *losses.parts.values())])
         self._sums[names] = self._sums.get(names, torch.zeros_like(values)).add_(values, alpha=weight)
+        self._counts[names] = self._counts.get(names, 0) + weight
 
     def update(self, step: int) -> None:
         """Everything that is done at `step`, counted from 0."""
@@ -76,24 +86,24 @@ class FitModule(pl.LightningModule):
         if self.shard.size > 1:
             self.manual_backward(total)
         else:
-            total.backward()  # type: ignore[no-untyped-call]
+            total.backward()
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:  # noqa: ARG002
         """The batch as it is: a step moves its own."""
         return batch
 
     def on_train_epoch_start(self) -> None:
-        self._sums, self._count = {}, 0
+        self._sums, self._counts = {}, {}
 
     def on_train_epoch_end(self) -> None:
         """Validation has run by now, so one entry holds both."""
         last = min(self.steps_done + self.plan.steps_per_epoch, self.plan.steps)
-        own = {
-            name: total for names, sums in self._sums.items() for name, total in zip(names, sums.tolist(), strict=True)
-        }
-        sums = sum_over_workers({"": self._count} | own)
-        counts = {"train": (last - self.steps_done) * self.shard.size, "val": max(sums.pop(""), 1)}
-        epoch = {key: total / counts[key.split("/")[0]] for key, total in sums.items()}
+        own: dict[str, float] = {}
+        for names, totals in self._sums.items():
+            own |= dict(zip(names, totals.tolist(), strict=True))
+            own |= {f"count of {name}": self._counts[names] for name in names}
+        sums = sum_over_workers(own)
+        epoch = {name: sums[name] / sums[f"count of {name}"] for name in sums if f"count of {name}" in sums}
         if self.measure is not None:
             epoch |= self.measure()
         self.log_dict(epoch)
@@ -124,7 +134,7 @@ class SingleLossModule(FitModule):
         optimizer.zero_grad()
         self.compute_gradients(losses.total)
         optimizer.step()
-        self.trainer.lr_scheduler_configs[0].scheduler.step()
+        cast("LambdaLR", self.trainer.lr_scheduler_configs[0].scheduler).step()
 
     def on_validation_start(self) -> None:
         gather_rows(self.model)
@@ -136,7 +146,6 @@ class SingleLossModule(FitModule):
         number = index * self.shard.size + self.shard.rank
         generator = make_generator(self.plan.seed, "validation", number, device=self.device)
         losses = cast("LossModel", self.model).validation_losses(batch.to(self.device), step, generator)
-        self._count += len(batch.labels)
         self.collect(losses, step, "val", weight=len(batch.labels))
 
     def configure_optimizers(self) -> Any:
