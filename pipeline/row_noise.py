@@ -101,6 +101,27 @@ def draw_normal(shape: Sequence[int], generator: torch.Generator, like: Tensor |
     return _draw(shape, generator, like, lambda out, source: out.normal_(generator=source))
 
 
+def draw_thresholds(like: Tensor, generator: torch.Generator) -> Tensor:
+    """What probabilities (B, ...) are compared with: uniform in [0, 1), rows along dimension 0, shape and type of like.
+
+    On CPU a float32 has the upper 16 of its 24 bits to itself and shares the lower 8 with its row. Single ones have the
+    distribution of `draw_uniform` in a third of its time; two of a row depend on each other by no more than 2^-16.
+    """
+    if like.dtype != torch.float32 or generator.device.type != "cpu" or like.ndim < 2:
+        return draw_uniform(like.shape, generator, like)
+    columns = like[0].numel()
+    words = -(-columns // 4)
+    bits = _draw(
+        (len(like), words + 1), generator, _WORD, lambda out, source: out.random_(-(2**63), None, generator=source)
+    )
+    upper = bits.view(torch.int16)[:, :columns].float()
+    lower = bits[:, words:].bitwise_and(255).float().mul_(2**-24).add_(0.5)
+    return torch.add(lower, upper, alpha=2**-16, out=upper).view(like.shape)
+
+
+_WORD = torch.empty(0, dtype=torch.int64)
+
+
 def draw_integers(low: int, high: int, rows: int, generator: torch.Generator) -> Tensor:
     """(rows,) int64, uniform in low..high - 1."""
     return (draw_uniform((rows,), generator, torch.zeros((), dtype=torch.float64)) * (high - low)).long() + low

@@ -169,15 +169,16 @@ def test_gibbs_chains_reach_the_model_distribution() -> None:
     assert stats.chisquare(observed.numpy(), 20_000 * exact_visible_distribution(model).numpy()).pvalue > 0.001
 
 
-@pytest.mark.parametrize("num_chains", [0, 64])
-def test_training_raises_the_exact_log_likelihood(num_chains: int) -> None:
+@pytest.mark.parametrize(("num_chains", "half"), [(0, False), (64, False), (0, True), (64, True)])
+def test_training_raises_the_exact_log_likelihood(num_chains: int, half: bool) -> None:
     model, batch = RBM(9, 6, num_chains=num_chains), as_batch(bars(256))
     model.initialise(batch, seeded())
     before = log_likelihood(model, batch.images)
     generator, optimizer = seeded(1), torch.optim.SGD(model.parameters(), lr=0.2, momentum=0.5)
     for step in range(600):
         optimizer.zero_grad()
-        model.training_losses(batch, step, generator).total.backward()
+        with torch.autocast("cpu", torch.bfloat16, enabled=half):
+            model.training_losses(batch, step, generator).total.backward()
         optimizer.step()
     after = log_likelihood(model, batch.images)
     # -3 log 2 = -2.08 is the entropy of the data, 9 independent pixels have -6.24

@@ -5,6 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.models.losses import Batch, Losses
+from pipeline.models.rbm import RBM
 from pipeline.seeding import make_generator
 from pipeline.training.fit import fit
 from pipeline.training.plan import Epoch, FitPlan, schedule_factor
@@ -174,6 +175,35 @@ def test_a_loss_that_is_not_finite_stops_with_step_part_and_remedy() -> None:
 
     with pytest.raises(ValueError, match=r"step 6: loss = nan, error = nan; lower the learning rate"):
         fit(Diverging(), stream(), plan())
+
+
+def test_what_is_only_shown_is_the_mean_over_watched_updates_and_moves_no_weight(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    images, labels = data()
+    ends: dict[int, Tensor] = {}
+    seen: list[float | None] = []
+
+    class Seen(RBM):
+        def training_losses(self, batch: Batch, step: int, generator: torch.Generator) -> Losses:
+            losses = super().training_losses(batch, step, generator)
+            error = losses.parts.get("reconstruction_error")
+            seen.append(None if error is None else float(error))
+            return losses
+
+    for every in (1, 4):
+        monkeypatch.setattr("pipeline.training.module.WATCH_EVERY", every)
+        seen.clear()
+        model = Seen(images[0].numel(), 5)
+        model.initialise(Batch(images.float() / 255, labels), make_generator(0))
+        history = fit(model, stream(), plan(steps=20, steps_per_epoch=8, optimizer="sgd", lr=0.1))
+        watched = [step for step, value in enumerate(seen) if value is not None]
+        assert watched == list(range(0, 20, every))
+        for number, epoch in enumerate(history):
+            shown = [value for value in seen[8 * number : 8 * number + 8] if value is not None]
+            assert epoch["train/reconstruction_error"] == pytest.approx(sum(shown) / len(shown), rel=1e-5)
+        ends[every] = model.weight
+    assert torch.equal(ends[1], ends[4])
 
 
 def test_weight_decay_spares_biases() -> None:

@@ -8,8 +8,18 @@ from typing import Any
 
 import pytest
 import torch
+from scipy import stats
 
-from pipeline.row_noise import RowGenerator, Shard, draw_integers, draw_normal, draw_uniform, own_rows, shard_generator
+from pipeline.row_noise import (
+    RowGenerator,
+    Shard,
+    draw_integers,
+    draw_normal,
+    draw_thresholds,
+    draw_uniform,
+    own_rows,
+    shard_generator,
+)
 from pipeline.seeding import make_generator
 from pipeline.training.stream import BatchStream
 from tests.worker_fits import MODELS, fit_model, make_stream
@@ -66,6 +76,7 @@ def test_a_row_gets_the_same_noise_however_many_workers_share_the_batch(size: in
             draw_uniform((rows, 3), generator),
             draw_normal((rows, 2, 2), generator),
             draw_integers(-2, 3, rows, generator),
+            draw_thresholds(torch.empty(rows, 5), generator),
             draw_uniform((rows,), generator),
         ]
 
@@ -88,6 +99,18 @@ def test_noise_is_uniform_and_normal_and_differs_from_block_to_block() -> None:
     assert torch.bincount(whole + 2).tolist() == pytest.approx([10_000] * 5, rel=0.05)
     blocks = uniform.split(64)
     assert all(not torch.equal(blocks[0], block) for block in blocks[1:])
+
+
+def test_thresholds_are_uniform_to_their_last_bit_and_uncorrelated_within_a_row() -> None:
+    drawn = draw_thresholds(torch.empty(640, 5, 41), RowGenerator(0, "noise")).flatten(1)
+    whole = drawn.double() * 2**24
+    assert torch.equal(whole, whole.floor())
+    bits = whole.long()
+    assert 0 <= int(bits.min()) < int(bits.max()) < 2**24
+    for observed in (bits.flatten() >> 16, bits.flatten() >> 8 & 255, (bits[:, 0] & 255) // 16):
+        assert stats.chisquare(torch.bincount(observed)).pvalue > 0.001
+    correlations = torch.corrcoef(drawn.t()) - torch.eye(drawn.shape[1])
+    assert float(correlations.abs().max()) < 5.5 / 640**0.5
 
 
 def test_an_ordinary_generator_draws_what_torch_draws() -> None:

@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from pipeline.models.contrastive import Phase, contrastive_divergence, with_gradients
 from pipeline.models.enumeration import enumerate_log_partition
 from pipeline.models.hidden_units import HiddenUnits
 from pipeline.models.losses import Losses
 from pipeline.models.rbm_gradients import Parameters, autograd_gradients, centre, contrast_gradients
-from pipeline.models.units import VisibleUnits
+from pipeline.models.units import Bernoulli, VisibleUnits
 from pipeline.row_noise import own_rows
 
 if TYPE_CHECKING:
@@ -40,23 +41,29 @@ def check_estimator(
 
 @dataclass(frozen=True)
 class Estimate:
-    """losses: the total's gradient is minus the update.  end: where the chains have moved to."""
+    """losses: the total's gradient is minus the update.  end: where the chains have moved to.
+
+    Where the losses are not watched, neither are the phases' free energies.
+    """
 
     losses: Losses
     data: Phase
     end: Tensor
 
 
-def estimate(rbm: RBM, x: Tensor, step: int, generator: torch.Generator) -> Estimate:
-    """The contrast of the inputs x (B, ...), in their own units, with the model; nothing of `rbm` changes."""
+def estimate(rbm: RBM, x: Tensor, step: int, generator: torch.Generator, *, watched: bool = True) -> Estimate:
+    """The contrast of the inputs x (B, ...), in their own units, with the model; nothing of `rbm` changes.
+
+    Without `watched` draws and gradients are the same, but neither free energies nor errors are computed.
+    """
     with torch.no_grad():
         v = rbm.standardise(x)
         inputs = rbm.hidden_inputs(v)
-        data = rbm.phase(v, inputs)
+        data = rbm.phase(v, inputs, watched=watched)
         reconstruction = rbm.visible_mean(rbm.hidden_units.sample(inputs, generator, data.hidden), v)
         offsets = rbm.offsets()
-    now = rbm.parameters_now()
-    parts = {"free_energy_data": data.free_energy.mean()}
+    now, product = rbm.parameters_now(), _product_type(rbm, x.device.type)
+    parts = {"free_energy_data": data.free_energy.mean()} if watched else {}
     if rbm.exact:
         end, like = rbm.chains, v if rbm.units.per_example else None
         parts["log_partition"] = rbm.log_partition(like).mean().to(v.dtype)
@@ -70,15 +77,24 @@ def estimate(rbm: RBM, x: Tensor, step: int, generator: torch.Generator) -> Esti
         with torch.no_grad():
             end, moved = _move_chains(rbm, reconstruction, step, generator)
             v_model = end if rbm.num_temperatures == 1 else end[:, 0]
-            model = rbm.phase(v_model, rbm.hidden_inputs(v_model))
+            model = rbm.phase(v_model, rbm.hidden_inputs(v_model), watched=watched)
 
         def contrast(data: Phase, model: Phase) -> Parameters:
-            return centre(contrast_gradients(data, model, rbm.units, now), *offsets)
+            return centre(contrast_gradients(data, model, rbm.units, now, product=product), *offsets)
 
+        if not watched:
+            finite = model.hidden.mean() - data.hidden.mean()
+            return Estimate(Losses(with_gradients(finite, lambda: contrast(data, model), now), {}, False), data, end)
         total = contrastive_divergence(data, model, contrast, now)
         parts |= {"free_energy_model": model.free_energy.mean(), **moved}
-    parts |= {"reconstruction_error": (v - reconstruction).square().mean(), "activity": data.hidden.mean()}
+    parts |= {"reconstruction_error": functional.mse_loss(reconstruction, v), "activity": data.hidden.mean()}
     return Estimate(Losses(total, parts), data, end)
+
+
+def _product_type(rbm: RBM, device: str) -> torch.dtype | None:
+    """Half precision where autocast asks for it and the statistics are bounded; centring takes differences of them."""
+    bounded = isinstance(rbm.units, Bernoulli) and rbm.hidden_units.binary and not rbm.centred
+    return torch.get_autocast_dtype(device) if bounded and torch.is_autocast_enabled(device) else None
 
 
 def _move_chains(

@@ -27,8 +27,11 @@ class HiddenUnits(Protocol):
         """A draw of h. mean: that of the inputs, where it is known."""
         ...
 
-    def log_sum(self, inputs: Tensor) -> Tensor:
-        """log sum_h exp(x h - e(h)), in nats, e the unit's own energy: what each takes off the free energy."""
+    def log_sum(self, inputs: Tensor, mean: Tensor | None = None) -> Tensor:
+        """log sum_h exp(x h - e(h)), in nats, e the unit's own energy: what each takes off the free energy.
+
+        mean: that of the inputs, if known.
+        """
         ...
 
 
@@ -44,8 +47,11 @@ class BernoulliHidden:
     def sample(self, inputs: Tensor, generator: torch.Generator, mean: Tensor | None = None) -> Tensor:
         return sample_bernoulli(self.mean(inputs) if mean is None else mean, generator)
 
-    def log_sum(self, inputs: Tensor) -> Tensor:
-        return F.softplus(inputs)
+    def log_sum(self, inputs: Tensor, mean: Tensor | None = None) -> Tensor:
+        if mean is None:
+            return F.softplus(inputs)
+        # The probability of the likelier state is >= 1/2, so that its log is exact to rounding, and half the price.
+        return inputs.clamp(min=0).sub_((mean - 0.5).abs_().add_(0.5).log_())
 
 
 @dataclass(frozen=True)
@@ -60,7 +66,7 @@ class GaussianHidden:
     def sample(self, inputs: Tensor, generator: torch.Generator, mean: Tensor | None = None) -> Tensor:  # noqa: ARG002
         return sample_gaussian(inputs, generator)
 
-    def log_sum(self, inputs: Tensor) -> Tensor:
+    def log_sum(self, inputs: Tensor, mean: Tensor | None = None) -> Tensor:  # noqa: ARG002
         """log of the integral of exp(x h - h^2 / 2): (x^2 + log 2 pi) / 2."""
         return 0.5 * (inputs.square() + math.log(2 * math.pi))
 
@@ -87,7 +93,7 @@ class NoisyRelu:
         noise = sample_gaussian(torch.zeros_like(inputs), generator)
         return noise.mul_(torch.sigmoid(inputs).sqrt()).add_(inputs).clamp_(min=0)
 
-    def log_sum(self, inputs: Tensor) -> Tensor:
+    def log_sum(self, inputs: Tensor, mean: Tensor | None = None) -> Tensor:  # noqa: ARG002
         """The integral of softplus up to x, -Li_2(-e^x); Gauss-Legendre, to 1e-9."""
         nodes, weights = _gauss_legendre(inputs)
         size = torch.exp(torch.where(inputs > 0, -inputs, inputs))[..., None]

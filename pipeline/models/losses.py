@@ -26,10 +26,15 @@ class Batch:
 
 @dataclass(frozen=True)
 class Losses:
-    """total: scalar to minimise.  parts: scalars to show, by name; they need not sum to total."""
+    """total: scalar to minimise.  parts: scalars to show, by name; they need not sum to total.
+
+    watched: the values are known. Without it the total has its gradient alone, and a value that says nothing but
+    whether it is finite.
+    """
 
     total: Tensor
     parts: dict[str, Tensor]
+    watched: bool = True
 
 
 class LossModel(Protocol):

@@ -37,6 +37,9 @@ class RBM(nn.Module):
     mean_buffers = ("visible_offset", "hidden_offset")
     """Buffers that each worker of a fit moves on by its own means, and all then replace by the workers' mean."""
 
+    watch_every = 1
+    """Free energies and errors are computed at every n-th update (`fit` sets it): they cost a tenth of a CD-1 step."""
+
     mean: Tensor
     std: Tensor
     chains: Tensor
@@ -147,7 +150,7 @@ class RBM(nn.Module):
 
     def hidden_inputs(self, v: Tensor) -> Tensor:
         """c + t(v) W: (B, V) in model units -> (B, H)."""
-        return widen(torch.addmm(self.units.scale(v, self.hidden_bias), self.statistic(v), self.weight))
+        return widen(self.statistic(v) @ self.weight).add_(self.units.scale(v, self.hidden_bias))
 
     def energy(self, v: Tensor, h: Tensor) -> Tensor:
         """E(v, h) of Bernoulli hidden units: (B, V), (B, H) -> (B,)."""
@@ -179,7 +182,7 @@ class RBM(nn.Module):
 
     def visible_mean(self, h: Tensor, like: Tensor | None = None) -> Tensor:
         """E[v | h] in model units: (B, H) -> (B, V). like: (B, V) states with what is fixed for an example."""
-        return self.units.mean(widen(torch.addmm(self.visible_bias, h, self.weight.t())), like)
+        return self.units.mean(widen(h @ self.weight.t()).add_(self.visible_bias), like)
 
     def visible_std(self) -> Tensor:
         """Standard deviation of v given h in model units, (V,): 1 where no variances are learned."""
@@ -211,25 +214,33 @@ class RBM(nn.Module):
 
     def training_losses(self, batch: Batch, step: int, generator: torch.Generator) -> Losses:
         """CD-k, or PCD-k which moves `chains` on. The total's gradient is minus the update; its value is in nats."""
-        found = estimate(self, batch.images, step, generator)
+        watched = self.exact or self.num_temperatures > 1 or step % self.watch_every == 0
+        found = estimate(self, batch.images, step, generator, watched=watched)
         losses, data = found.losses, found.data
         if len(self.chains) and not self.exact:
             self.chains[own_rows(len(self.chains), generator)] = found.end
         if self.centred:
             self.visible_offset.lerp_(self.units.offset(data.visible, self.log_variance).detach(), OFFSET_RATE)
             self.hidden_offset.lerp_(data.hidden.mean(0), OFFSET_RATE)
+        if self.sparsity_cost == 0:
+            return losses
         penalty = sparsity_penalty(self.hidden_bias, data.hidden.mean(0), self.sparsity_target, self.sparsity_cost)
-        return Losses(losses.total + penalty, losses.parts)
+        return Losses(losses.total + penalty, losses.parts, losses.watched)
 
     @torch.no_grad()
     def validation_losses(self, batch: Batch, step: int, generator: torch.Generator) -> Losses:
         """The same parts on held-out images; the chains stay where they are."""
         return estimate(self, batch.images, step, generator).losses
 
-    def phase(self, v: Tensor, inputs: Tensor) -> Phase:
-        """What a gradient needs of visible states (B, V) in model units with their `hidden_inputs`."""
-        energy = self._visible_energy(v) - self.hidden_units.log_sum(inputs).sum(1)
-        return Phase(v, self.hidden_units.mean(inputs), energy)
+    def phase(self, v: Tensor, inputs: Tensor, *, watched: bool = True) -> Phase:
+        """What a gradient needs of visible states (B, V) in model units with their `hidden_inputs`.
+
+        Without `watched` there are no free energies, an empty tensor.
+        """
+        mean = self.hidden_units.mean(inputs)
+        if not watched:
+            return Phase(v, mean, mean.new_empty(0))
+        return Phase(v, mean, self._visible_energy(v) - self.hidden_units.log_sum(inputs, mean).sum(1))
 
     def parameters_now(self) -> Parameters:
         return Parameters(self.weight, self.hidden_bias, self.visible_bias, self.log_variance)

@@ -25,12 +25,20 @@ class Parameters(NamedTuple):
     """(V,), empty where no variances are learned."""
 
 
-def contrast_gradients(data: Phase, model: Phase, units: VisibleUnits, at: Parameters) -> Parameters:
-    """d/d(parameters) of mean F(v_data) - mean F(v_model), at the parameters `at`; the phases may differ in size."""
+def contrast_gradients(
+    data: Phase, model: Phase, units: VisibleUnits, at: Parameters, *, product: torch.dtype | None = None
+) -> Parameters:
+    """d/d(parameters) of mean F(v_data) - mean F(v_model), at the parameters `at`; the phases may differ in size.
+
+    product: the type in which the weights' statistics are multiplied, for states in [0, 1]. Both phases are one sum, in
+    32 bits on the way: bfloat16 rounds what goes in and the small difference that comes out, not two large sums.
+    """
     t_data, t_model = (units.statistic(phase.visible, at.log_variance) for phase in (data, model))
-    weight = torch.mm(t_data.t(), data.hidden).mul_(-1 / len(t_data))
-    weight.addmm_(t_model.t(), model.hidden, alpha=1 / len(t_model))
-    hidden_bias = units.scale(model.visible, model.hidden).mean(0) - units.scale(data.visible, data.hidden).mean(0)
+    # One product over both phases: half the writing of a (V, H) matrix, which costs what a tenth of the product does.
+    t_BV = torch.cat([t_data, t_model])
+    h_BH = torch.cat([data.hidden * (-1 / len(t_data)), model.hidden * (1 / len(t_model))])
+    weight = torch.mm(t_BV.to(product or t_BV.dtype).t(), h_BH.to(product or h_BH.dtype)).to(h_BH.dtype)
+    hidden_bias = units.scale(t_BV, h_BH).sum(0)  # where it counts, t(v) is v
     visible_bias = t_model.mean(0) - t_data.mean(0)  # a Gaussian b itself cancels
     log_variance = at.log_variance
     if units.learns_variance:

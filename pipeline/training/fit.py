@@ -83,8 +83,12 @@ def make_trainer(plan: FitPlan, callbacks: list[pl.Callback], *, adversarial: bo
     return trainer
 
 
+UPDATES_PER_CALL = 32
+"""Of Lightning, where nobody shares the batch: DistributedDataParallel wants a call for each update."""
+
+
 class _Steps:
-    """The update numbers of the coming epoch: batches are computed from them inside the step.
+    """The update numbers of the coming epoch, call by call: batches are computed from them inside the step.
 
     Counted from the history, which a checkpoint restores before Lightning asks for the first batch; its own epoch
     counter is restored later.
@@ -93,9 +97,11 @@ class _Steps:
     def __init__(self, module: FitModule) -> None:
         self._module = module
 
-    def __iter__(self) -> Iterator[int]:
-        first = self._module.steps_done
-        return iter(range(first, min(first + self._module.plan.steps_per_epoch, self._module.plan.steps)))
+    def __iter__(self) -> Iterator[range]:
+        first, plan = self._module.steps_done, self._module.plan
+        size = UPDATES_PER_CALL if self._module.shard.size == 1 else 1
+        epoch = range(first, min(first + plan.steps_per_epoch, plan.steps))
+        return (epoch[start : start + size] for start in range(0, len(epoch), size))
 
 
 class _Whole:

@@ -68,5 +68,5 @@ def make_optimizer(model: nn.Module, plan: FitPlan) -> Optimizer:
     ]
     groups = [group for group in groups if group["params"]]
     if plan.optimizer == "sgd":
-        return SGD(groups, lr=plan.lr, momentum=plan.momentum)
+        return SGD(groups, lr=plan.lr, momentum=plan.momentum, fused=True)
     return AdamW(groups, lr=plan.lr, betas=plan.betas, fused=True)

@@ -64,7 +64,7 @@ class BatchStream:
     def batch(self, step: int, rows: slice | None = None) -> Batch:
         rows = rows or slice(0, self._batch_size)
         index = self._indices(step)[rows]
-        batch = as_batch(self._images[index], self._labels[index])
+        batch = as_batch(self._images.index_select(0, index), self._labels.index_select(0, index))
         if self._transform is None or len(index) == 0:
             return batch
         generator = RowGenerator(self._seed, "transform", step, span=lambda _: (rows.start, self._batch_size))
