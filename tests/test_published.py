@@ -10,6 +10,7 @@ from sklearn.decomposition import PCA
 from benchmarks.published import codes, permutation_invariant
 from benchmarks.published.digits import Digits, Effort
 from pipeline.models.dbn import DBN
+from pipeline.models.mlp import MLP
 from pipeline.training.greedy import LayerData
 from tests.test_dbn import dense, random_dbn
 
@@ -43,7 +44,7 @@ def test_the_dropout_row_scores_both_networks_on_the_test_images(monkeypatch: py
     monkeypatch.setattr(permutation_invariant, "finetune", lambda *_, **__: None)
     labels = torch.from_numpy(known.test_labels)
     monkeypatch.setattr(
-        permutation_invariant.MLP,
+        MLP,
         "predict_log_probabilities",
         lambda _, images: torch.nn.functional.one_hot(labels[: len(images)], 10).float(),
     )

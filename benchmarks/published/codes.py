@@ -18,7 +18,7 @@ from pipeline.seeding import make_generator, make_numpy_rng
 HIDDEN = (1000, 500, 250)
 CODE = 30
 PRETRAIN_EPOCHS = 5
-EPOCHS = 40
+EPOCHS = 45
 PCA_ERROR, PCA_TOLERANCE = 13.87, 0.02
 
 
