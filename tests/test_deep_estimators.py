@@ -39,7 +39,7 @@ def digits() -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:
     "estimator",
     [
         make_pipeline(MinMaxScaler(clip=True), DeepAutoencoder((5, 2), **FAST)),
-        make_pipeline(MinMaxScaler(clip=True), DBNClassifier((12,), pretrain_epochs=2, epochs=60, lr=0.02)),
+        make_pipeline(MinMaxScaler(clip=True), DBNClassifier((12,), pretrain_epochs=1, epochs=15, lr=0.05)),
     ],
     ids=["autoencoder", "classifier"],
 )

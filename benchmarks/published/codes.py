@@ -1,7 +1,7 @@
 """Codes of 30 numbers for MNIST: an autoencoder unrolled from a DBN, the same without pretraining, and PCA.
 
 Squared error summed over pixels in [0, 1], the mean over test images: Hinton & Salakhutdinov 2006 have 3.00 from
-784-1000-500-250-30 and 13.87 from 30 principal components. All settings were chosen on the held-out training images.
+784-1000-500-250-30 and 13.87 from 30 principal components. The learning rate was chosen on held-out training images.
 """
 
 import numpy as np
@@ -18,7 +18,9 @@ from pipeline.seeding import make_generator, make_numpy_rng
 HIDDEN = (1000, 500, 250)
 CODE = 30
 PRETRAIN_EPOCHS = 5
-EPOCHS = 40
+EPOCHS = 45
+LR = 4e-3
+"""Of 1e-3, 4e-3 and 1e-2 the best on the held-out images after 6 epochs from the DBN; both networks get it."""
 PCA_ERROR, PCA_TOLERANCE = 13.87, 0.02
 
 
@@ -38,7 +40,7 @@ def measure_codes(digits: Digits, effort: Effort) -> list[Row]:
     random = DeepAutoencoder([784, *HIDDEN, CODE])
     random.init_random(make_generator(SEED, "codes", "weights"))
     for model in (pretrained, random):
-        finetune(model, digits, effort, epochs=EPOCHS, batch_size=100, lr=1e-3, schedule="cosine")
+        finetune(model, digits, effort, epochs=EPOCHS, batch_size=100, lr=LR, schedule="cosine")
     test = as_floats(digits.test_images)
     return [
         _row("30-d codes, unrolled DBN", pretrained.squared_error(test), 3.0, effort.bar(3.0), effort.bar(2.0)),
