@@ -269,3 +269,28 @@ def test_environment_names_versions_and_machine_and_does_not_change() -> None:
     environment = describe_environment()
     assert environment == describe_environment()
     assert {"python", "torch", "ray", "dvc", "cpu"} <= set(environment)
+
+
+def test_a_layer_shows_its_likelihood_with_the_interval_or_says_why_it_has_none(page: Page) -> None:
+    labels = [svg["aria-label"] for svg in page.all("svg")]
+    shown = [label for label in labels if label.startswith("Pseudo-likelihood of layer")]
+    assert shown == [
+        "Pseudo-likelihood of layer dense over training, at the end -80.8 nats per validation image; "
+        "log-likelihood -90.0, from -92.0 to -88.0, after 400 updates."
+    ]
+    assert page.text.count("-90.0 nats per validation image, 95 % interval -92.0 to -88.0") == 1
+    assert page.text.count("No log-likelihood: log Z is annealed for dense layers of bernoulli units alone.") == 2
+    assert page.text.count("after 0, 1, 3, 10, 30, 100, 300 rounds") == 3
+
+
+def test_a_layer_whose_looks_were_all_refused_shows_no_number(project: Path) -> None:
+    table = project / paths.plots("pretrain@dense") / "free_energy.csv"
+    rows = [{key: "" if "log_" in key else value for key, value in row.items()} for row in read_table(table)]
+    write_table(table, rows)
+    metrics = project / paths.metrics("pretrain@dense")
+    write_json(metrics, {"log_likelihood": None, "log_likelihood_refused": "log Z rests on 2.5 effective chains"})
+    text = render_project(project)
+    assert "No log-likelihood: log Z rests on 2.5 effective chains." in text
+    assert "Pseudo-likelihood of layer dense" in text
+    assert "; log-likelihood" not in text
+    assert "Log-likelihood at the end" not in text
