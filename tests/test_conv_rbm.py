@@ -95,8 +95,9 @@ def test_free_energy_and_conditionals_match_enumeration_of_the_blocks(visible: s
         torch.testing.assert_close(model.hidden_probabilities(v[None])[0], by_hand.sum(0))
 
 
-def test_block_probabilities_match_the_softmax_with_a_zero_and_stay_finite() -> None:
-    inputs = 3 * torch.randn(50, 4, 7, generator=seeded(), dtype=torch.float64)
+@pytest.mark.parametrize("scale", [3, 100])  # above 60 the largest input of a block is taken off first
+def test_block_probabilities_match_the_softmax_with_a_zero_and_stay_finite(scale: float) -> None:
+    inputs = scale * torch.randn(50, 4, 7, generator=seeded(), dtype=torch.float64)
     units, pooled, log_normaliser = block_softmax(inputs)
     with_off = torch.cat([inputs, torch.zeros(50, 1, 7, dtype=torch.float64)], 1)
     torch.testing.assert_close(units, torch.softmax(with_off, 1)[:, :4])
@@ -110,8 +111,11 @@ def test_block_probabilities_match_the_softmax_with_a_zero_and_stay_finite() -> 
 
 
 @pytest.mark.parametrize("used", [(0,), (1,), (2,), (0, 1, 2)])
-def test_block_softmax_has_the_gradients_of_its_formulas(used: tuple[int, ...]) -> None:
-    inputs = (2 * torch.randn(3, 4, 2, generator=seeded(), dtype=torch.float64)).requires_grad_()
+@pytest.mark.parametrize("offset", [0, 80])
+def test_block_softmax_has_the_gradients_of_its_formulas(used: tuple[int, ...], offset: float) -> None:
+    inputs = 2 * torch.randn(3, 4, 2, generator=seeded(), dtype=torch.float64)
+    inputs[0, :2, 0] += offset
+    inputs.requires_grad_()
 
     def outputs(x: Tensor) -> tuple[Tensor, ...]:
         return tuple(block_softmax(x)[number] for number in used)

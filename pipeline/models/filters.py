@@ -104,7 +104,7 @@ class CellFilters:
         rows, columns = self.blocks
         for row in range(self.side):
             for column in range(self.side):
-                cells[..., row : row + rows, column : column + columns] += windows[:, :, row, column]
+                cells[..., row : row + rows, column : column + columns].add_(windows[:, :, row, column])
         return _resize(F.pixel_shuffle(cells, self.pool_size), self.image_shape)
 
     def moments(self, seen: Tensor, h: Tensor) -> Tensor:

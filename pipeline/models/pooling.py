@@ -12,6 +12,9 @@ from torch import Tensor
 
 from pipeline.models.precision import widen
 
+MODERATE = 60.0
+"""Of inputs below it, 1e12 exponentials add up without overflow in 32 bits."""
+
 
 def split_blocks(maps: Tensor, pool_size: int) -> Tensor:
     """(B, F, R*C, Q*C) -> (B, S, F, R, Q): the units of a block along dimension 1, row by row."""
@@ -38,21 +41,33 @@ def block_softmax(inputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return units, pooled, log_normaliser
 
 
+def _are_moderate(inputs: Tensor) -> bool:
+    """Whether no block's sum of exponentials overflows. To ask a GPU would cost more than not to know."""
+    return inputs.device.type == "cpu" and inputs.numel() > 0 and float(inputs.amax()) < MODERATE
+
+
 class _BlockSoftmax(torch.autograd.Function):
     """Few passes over memory; the gradients are those of a softmax with one input at 0."""
 
     @staticmethod
     def forward(ctx: Any, inputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        peak = inputs.amax(1, keepdim=True).clamp_(min=0)  # 0 is the input of the state "all off"
-        units = torch.sub(inputs, peak).exp_()
-        some = units.sum(1, keepdim=True)
-        total = torch.neg(peak).exp_().add_(some)
-        share = torch.reciprocal(total)
+        if _are_moderate(inputs):
+            units = torch.exp(inputs)
+            some = units.sum(1, keepdim=True)
+            total = some + 1
+            log_normaliser = total.log()
+        else:
+            peak = inputs.amax(1, keepdim=True).clamp_(min=0)  # 0 is the input of the state "all off"
+            units = torch.sub(inputs, peak).exp_()
+            some = units.sum(1, keepdim=True)
+            total = torch.neg(peak).exp_().add_(some)
+            log_normaliser = total.log().add_(peak)
+        share = total.reciprocal_()
         units.mul_(share)
         pooled = some.mul_(share)
         ctx.save_for_backward(units, pooled)
         ctx.set_materialize_grads(False)
-        return units, pooled.squeeze(1), total.log_().add_(peak).squeeze(1)
+        return units, pooled.squeeze(1), log_normaliser.squeeze(1)
 
     @staticmethod
     @torch.autograd.function.once_differentiable

@@ -1,5 +1,7 @@
 """Draws from the conditionals of restricted Boltzmann machines, each from an explicit generator."""
 
+from itertools import pairwise
+
 import torch
 from torch import Tensor
 
@@ -40,13 +42,12 @@ def choose_units(probabilities: Tensor, uniform: Tensor) -> Tensor:
     probabilities: (B, S, ...); uniform: (B, ...) in [0, 1).  Returns zeros and ones (B, S, ...).
     """
     state = torch.empty_like(probabilities)
-    edge = probabilities[:, 0].clone()
-    torch.lt(uniform, edge, out=state[:, 0])
-    for unit in range(1, probabilities.shape[1]):
-        edge += probabilities[:, unit]
-        torch.lt(uniform, edge, out=state[:, unit])
-    for unit in range(probabilities.shape[1] - 1, 0, -1):
-        state[:, unit] -= state[:, unit - 1]  # the partial sums rise: below the one before is below this one too
+    units, shares = state.unbind(1), probabilities.unbind(1)
+    edge = torch.zeros_like(uniform)
+    for unit, share in zip(units, shares, strict=True):
+        torch.lt(uniform, edge.add_(share), out=unit)
+    for before, unit in reversed(list(pairwise(units))):
+        unit.sub_(before)  # the partial sums rise: what is below the one before is below this one too
     return state
 
 
