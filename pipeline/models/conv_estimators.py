@@ -80,7 +80,7 @@ def estimate(crbm: ConvRBM, x: Tensor, generator: torch.Generator) -> Estimate:
 def compute_phase(crbm: ConvRBM, v: Tensor, uniform: Tensor | None = None) -> Phase:
     """v: (B, M, height, width) in model units.  uniform: (B, F, R, Q), to draw the h of a reconstruction with."""
     filters = crbm.filters()
-    free_energy, reconstructions = [], []
+    free_energy, projected = [], []
     weight, hidden = torch.zeros((), device=v.device), torch.zeros((), device=v.device)
     for part in crbm.parts(v):
         seen = filters.see(v[part])
@@ -91,7 +91,8 @@ def compute_phase(crbm: ConvRBM, v: Tensor, uniform: Tensor | None = None) -> Ph
             weight = weight + filters.moments(seen, units)
         hidden = hidden + units.sum((0, 1, 3, 4))
         if uniform is not None:
-            reconstructions.append(crbm.mean_given(filters, choose_units(units, uniform[part])))
+            projected.append(filters.project(choose_units(units, uniform[part])))
     sums = filters.gather(weight), hidden, v.sum((0, 2, 3))
     statistics = (sums[0] / len(v), sums[1] / len(v), sums[2] / len(v))
-    return Phase(torch.cat(free_energy).mean(), statistics, torch.cat(reconstructions) if reconstructions else None)
+    reconstruction = crbm.mean_from(filters.assemble(torch.cat(projected))) if projected else None
+    return Phase(torch.cat(free_energy).mean(), statistics, reconstruction)
