@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from pipeline.models.losses import Losses
-from pipeline.models.pooling import block_softmax
+from pipeline.models.pooling import normalise_blocks
+from pipeline.models.precision import widen
 from pipeline.models.sampling import choose_units
 from pipeline.row_noise import own_rows
 
@@ -84,8 +85,9 @@ def compute_phase(crbm: ConvRBM, v: Tensor, uniform: Tensor | None = None) -> Ph
     weight, hidden = torch.zeros((), device=v.device), torch.zeros((), device=v.device)
     for part in crbm.parts(v):
         seen = filters.see(v[part])
-        units, _, log_normaliser = block_softmax(filters.correlate(seen, crbm.hidden_bias))
-        free_energy.append(crbm.visible_energy(v[part]) - log_normaliser.sum((1, 2, 3)))
+        inputs = widen(filters.correlate(seen, crbm.hidden_bias))
+        units, _, log_normaliser = normalise_blocks(inputs, out=inputs)
+        free_energy.append(crbm.visible_energy(v[part]) - log_normaliser.sum((1, 2, 3, 4)))
         # The gradient is a small difference of two large sums: half precision would leave little of it.
         with torch.autocast(v.device.type, enabled=False):
             weight = weight + filters.moments(seen, units)

@@ -17,7 +17,7 @@ from pipeline.models.contrastive import sparsity_penalty, with_gradients
 from pipeline.models.conv_estimators import estimate
 from pipeline.models.filters import Filters, make_filters
 from pipeline.models.losses import Batch, Losses
-from pipeline.models.pooling import block_softmax
+from pipeline.models.pooling import block_softmax, normalise_blocks
 from pipeline.models.precision import widen
 from pipeline.models.sampling import choose_units, sample_bernoulli, sample_blocks, sample_gaussian
 from pipeline.models.standardise import floor_std
@@ -170,7 +170,8 @@ class ConvRBM(nn.Module):
             projected = []
             uniform = self.draw_blocks(v, generator)
             for part in self.parts(v):
-                units = block_softmax(filters.correlate(filters.see(v[part]), self.hidden_bias))[0]
+                inputs = widen(filters.correlate(filters.see(v[part]), self.hidden_bias))
+                units = normalise_blocks(inputs, out=inputs)[0]
                 projected.append(filters.project(choose_units(units, uniform[part])))
             v = self.draw_visible(self.mean_from(filters.assemble(torch.cat(projected))), generator)
         return v
