@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from pipeline.models.losses import Losses
-from pipeline.models.pooling import block_softmax
+from pipeline.models.pooling import normalise_blocks
+from pipeline.models.precision import widen
 from pipeline.models.sampling import choose_units
 from pipeline.row_noise import own_rows
 
@@ -80,18 +81,20 @@ def estimate(crbm: ConvRBM, x: Tensor, generator: torch.Generator) -> Estimate:
 def compute_phase(crbm: ConvRBM, v: Tensor, uniform: Tensor | None = None) -> Phase:
     """v: (B, M, height, width) in model units.  uniform: (B, F, R, Q), to draw the h of a reconstruction with."""
     filters = crbm.filters()
-    free_energy, reconstructions = [], []
+    free_energy, projected = [], []
     weight, hidden = torch.zeros((), device=v.device), torch.zeros((), device=v.device)
     for part in crbm.parts(v):
         seen = filters.see(v[part])
-        units, _, log_normaliser = block_softmax(filters.correlate(seen, crbm.hidden_bias))
-        free_energy.append(crbm.visible_energy(v[part]) - log_normaliser.sum((1, 2, 3)))
+        inputs = widen(filters.correlate(seen, crbm.hidden_bias))
+        units, _, log_normaliser = normalise_blocks(inputs, out=inputs)
+        free_energy.append(crbm.visible_energy(v[part]) - log_normaliser.sum((1, 2, 3, 4)))
         # The gradient is a small difference of two large sums: half precision would leave little of it.
         with torch.autocast(v.device.type, enabled=False):
             weight = weight + filters.moments(seen, units)
         hidden = hidden + units.sum((0, 1, 3, 4))
         if uniform is not None:
-            reconstructions.append(crbm.mean_given(filters, choose_units(units, uniform[part])))
+            projected.append(filters.project(choose_units(units, uniform[part])))
     sums = filters.gather(weight), hidden, v.sum((0, 2, 3))
     statistics = (sums[0] / len(v), sums[1] / len(v), sums[2] / len(v))
-    return Phase(torch.cat(free_energy).mean(), statistics, torch.cat(reconstructions) if reconstructions else None)
+    reconstruction = crbm.mean_from(filters.assemble(torch.cat(projected))) if projected else None
+    return Phase(torch.cat(free_energy).mean(), statistics, reconstruction)

@@ -17,7 +17,7 @@ from pipeline.models.contrastive import sparsity_penalty, with_gradients
 from pipeline.models.conv_estimators import estimate
 from pipeline.models.filters import Filters, make_filters
 from pipeline.models.losses import Batch, Losses
-from pipeline.models.pooling import block_softmax
+from pipeline.models.pooling import block_softmax, normalise_blocks
 from pipeline.models.precision import widen
 from pipeline.models.sampling import choose_units, sample_bernoulli, sample_blocks, sample_gaussian
 from pipeline.models.standardise import floor_std
@@ -148,7 +148,8 @@ class ConvRBM(nn.Module):
 
     def visible_mean(self, h: Tensor) -> Tensor:
         """E[v | h] in model units: (B, S, F, R, Q) -> (B, M, height, width)."""
-        return self.mean_given(self.filters(), h)
+        filters = self.filters()
+        return self.mean_from(filters.assemble(filters.project(h)))
 
     def visible_std(self) -> Tensor:
         """Standard deviation of v given h in model units, (1,): the same for all units."""
@@ -166,12 +167,13 @@ class ConvRBM(nn.Module):
         """Visible states after `steps` rounds of v -> h -> v."""
         filters = self.filters()
         for _ in range(steps):
-            means = []
+            projected = []
             uniform = self.draw_blocks(v, generator)
             for part in self.parts(v):
-                units = block_softmax(filters.correlate(filters.see(v[part]), self.hidden_bias))[0]
-                means.append(self.mean_given(filters, choose_units(units, uniform[part])))
-            v = self.draw_visible(torch.cat(means), generator)
+                inputs = widen(filters.correlate(filters.see(v[part]), self.hidden_bias))
+                units = normalise_blocks(inputs, out=inputs)[0]
+                projected.append(filters.project(choose_units(units, uniform[part])))
+            v = self.draw_visible(self.mean_from(filters.assemble(torch.cat(projected))), generator)
         return v
 
     def encode(self, x: Tensor) -> Tensor:
@@ -224,9 +226,9 @@ class ConvRBM(nn.Module):
         sample = sample_gaussian if self.visible == "gaussian" else sample_bernoulli
         return sample(mean, generator)
 
-    def mean_given(self, filters: Filters, h: Tensor) -> Tensor:
-        """`visible_mean` with filters that are there already."""
-        mean = widen(filters.transpose(h)) + _per_channel(self.visible_bias)
+    def mean_from(self, top_down: Tensor) -> Tensor:
+        """E[v | h] in model units, given what h adds to the inputs of v: (B, M, height, width)."""
+        mean = widen(top_down) + _per_channel(self.visible_bias)
         return mean if self.visible == "gaussian" else torch.sigmoid(mean)
 
     def visible_energy(self, v: Tensor) -> Tensor:

@@ -31,8 +31,12 @@ class Filters(Protocol):
         """W * v + c for the units of all blocks; bias: (F,).  Returns (B, S, F, R, Q)."""
         ...
 
-    def transpose(self, h: Tensor) -> Tensor:
-        """sum_k of the transposed correlation of h^k with W^k: (B, S, F, R, Q) -> (B, M, height, width)."""
+    def project(self, h: Tensor) -> Tensor:
+        """What each block adds to the image, as `assemble` takes it: (B, S, F, R, Q) -> (B, ...)."""
+        ...
+
+    def assemble(self, projected: Tensor) -> Tensor:
+        """sum_k of the transposed correlation of h^k with W^k: -> (B, M, height, width)."""
         ...
 
     def moments(self, seen: Tensor, h: Tensor) -> Tensor:
@@ -63,8 +67,11 @@ class PixelFilters:
     def correlate(self, seen: Tensor, bias: Tensor) -> Tensor:
         return split_blocks(F.conv2d(seen, self.weight, bias), self.pool_size)
 
-    def transpose(self, h: Tensor) -> Tensor:
-        return _resize(F.conv_transpose2d(join_blocks(h, self.pool_size), self.weight), self.image_shape)
+    def project(self, h: Tensor) -> Tensor:
+        return F.conv_transpose2d(join_blocks(h, self.pool_size), self.weight)
+
+    def assemble(self, projected: Tensor) -> Tensor:
+        return _resize(projected, self.image_shape)
 
     def moments(self, seen: Tensor, h: Tensor) -> Tensor:
         moments: Tensor = conv2d_weight(seen, list(self.weight.shape), join_blocks(h, self.pool_size))
@@ -97,10 +104,12 @@ class CellFilters:
         products = torch.baddbmm(bias.repeat(places)[None, :, None], self.matrix.expand(len(seen), -1, -1), seen)
         return products.view(len(seen), places, len(bias), *self.blocks)
 
-    def transpose(self, h: Tensor) -> Tensor:
-        products = self.matrix.t().expand(len(h), -1, -1) @ h.flatten(1, 2).flatten(2)
-        windows = products.view(len(h), -1, self.side, self.side, *self.blocks)
-        cells = products.new_zeros(len(h), windows.shape[1], *self.cells)
+    def project(self, h: Tensor) -> Tensor:
+        return self.matrix.t().expand(len(h), -1, -1) @ h.flatten(1, 2).flatten(2)
+
+    def assemble(self, projected: Tensor) -> Tensor:
+        windows = projected.view(len(projected), -1, self.side, self.side, *self.blocks)
+        cells = projected.new_zeros(len(projected), windows.shape[1], *self.cells)
         rows, columns = self.blocks
         for row in range(self.side):
             for column in range(self.side):

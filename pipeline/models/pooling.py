@@ -46,25 +46,30 @@ def _are_moderate(inputs: Tensor) -> bool:
     return inputs.device.type == "cpu" and inputs.numel() > 0 and float(inputs.amax()) < MODERATE
 
 
+def normalise_blocks(inputs: Tensor, out: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """`block_softmax` without a graph, with dimension 1 kept; out: where P(unit on) goes, `inputs` itself if it may."""
+    if _are_moderate(inputs):
+        units = torch.exp(inputs, out=out)
+        some = units.sum(1, keepdim=True)
+        total = some + 1
+        log_normaliser = total.log()
+    else:
+        peak = inputs.amax(1, keepdim=True).clamp_(min=0)  # 0 is the input of the state "all off"
+        units = torch.sub(inputs, peak, out=out).exp_()
+        some = units.sum(1, keepdim=True)
+        total = torch.neg(peak).exp_().add_(some)
+        log_normaliser = total.log().add_(peak)
+    share = total.reciprocal_()
+    units.mul_(share)
+    return units, some.mul_(share), log_normaliser
+
+
 class _BlockSoftmax(torch.autograd.Function):
     """Few passes over memory; the gradients are those of a softmax with one input at 0."""
 
     @staticmethod
     def forward(ctx: Any, inputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        if _are_moderate(inputs):
-            units = torch.exp(inputs)
-            some = units.sum(1, keepdim=True)
-            total = some + 1
-            log_normaliser = total.log()
-        else:
-            peak = inputs.amax(1, keepdim=True).clamp_(min=0)  # 0 is the input of the state "all off"
-            units = torch.sub(inputs, peak).exp_()
-            some = units.sum(1, keepdim=True)
-            total = torch.neg(peak).exp_().add_(some)
-            log_normaliser = total.log().add_(peak)
-        share = total.reciprocal_()
-        units.mul_(share)
-        pooled = some.mul_(share)
+        units, pooled, log_normaliser = normalise_blocks(inputs, torch.empty_like(inputs))
         ctx.save_for_backward(units, pooled)
         ctx.set_materialize_grads(False)
         return units, pooled.squeeze(1), log_normaliser.squeeze(1)
