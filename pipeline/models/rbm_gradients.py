@@ -36,10 +36,11 @@ def contrast_gradients(
     t_data, t_model = (units.statistic(phase.visible, at.log_variance) for phase in (data, model))
     # One product over both phases: half the writing of a (V, H) matrix, which costs what a tenth of the product does.
     t_BV = torch.cat([t_data, t_model])
-    h_BH = torch.cat([data.hidden * (-1 / len(t_data)), model.hidden * (1 / len(t_model))])
+    share_B = torch.cat([t_BV.new_full((len(t),), sign / len(t)) for t, sign in ((t_data, -1), (t_model, 1))])
+    h_BH = torch.cat([data.hidden, model.hidden]).mul_(share_B[:, None])
     weight = torch.mm(t_BV.to(product or t_BV.dtype).t(), h_BH.to(product or h_BH.dtype)).to(h_BH.dtype)
     hidden_bias = units.scale(t_BV, h_BH).sum(0)  # where it counts, t(v) is v
-    visible_bias = t_model.mean(0) - t_data.mean(0)  # a Gaussian b itself cancels
+    visible_bias = share_B @ t_BV  # a Gaussian b itself cancels
     log_variance = at.log_variance
     if units.learns_variance:
         # dF/dz = t (W E[h | v]) - (v - b)^2 / (2 sigma^2), of which the first term is in the weights' gradient.
