@@ -19,6 +19,7 @@ from statistics import median
 import torch
 from torch import Tensor
 
+from benchmarks.conv_steps import measure_conv
 from benchmarks.rbm_peers import LR, make_peers
 from benchmarks.record import Row, record
 from pipeline.data.embedded import load_embedded
@@ -145,7 +146,7 @@ def measure_dense(rounds: int) -> list[Row]:
     return rows
 
 
-MEASURES: Sequence[Callable[[int], list[Row]]] = (measure_dense,)
+MEASURES: Sequence[Callable[[int], list[Row]]] = (measure_dense, measure_conv)
 """By the number of rounds."""
 
 

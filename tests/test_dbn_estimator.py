@@ -71,7 +71,9 @@ def test_a_top_layer_too_large_to_enumerate_is_annealed_or_refused() -> None:
 
 
 def test_up_down_parts_the_weights_and_improves_the_score_of_other_rows() -> None:
-    plain, tuned = fitted(epochs=20), fitted(epochs=20, fine_tune="updown", fine_tune_epochs=20)
+    options = {"layer_sizes": (8, 8), "epochs": 20, "lr": 0.1, "batch_size": 20}
+    plain = fitted(**options)
+    tuned = fitted(**options, fine_tune="updown", fine_tune_epochs=20, fine_tune_lr=0.1)
     for model, parted in ((plain, False), (tuned, True)):
         (layer,) = model.model_.layers()
         assert torch.equal(layer.recognition, layer.generative) is not parted

@@ -21,7 +21,7 @@ from pipeline.models.pooling import block_softmax, normalise_blocks
 from pipeline.models.precision import widen
 from pipeline.models.sampling import choose_units, sample_bernoulli, sample_blocks, sample_gaussian
 from pipeline.models.standardise import floor_std
-from pipeline.row_noise import draw_uniform, own_rows
+from pipeline.row_noise import draw_thresholds, own_rows
 
 CACHED_UNITS = 300_000
 """Detection units that are worked on at a time on CPU: what a core's cache holds."""
@@ -219,7 +219,7 @@ class ConvRBM(nn.Module):
 
     def draw_blocks(self, v: Tensor, generator: torch.Generator) -> Tensor:
         """A uniform for each pooling block over the states v: (B, F, R, Q)."""
-        return draw_uniform((len(v), *self.output_shape), generator, v)
+        return draw_thresholds(v.new_empty(len(v), *self.output_shape), generator)
 
     def draw_visible(self, mean: Tensor, generator: torch.Generator) -> Tensor:
         """v given its mean."""

@@ -36,7 +36,9 @@ def check_estimator(
     if num_temperatures > 1 and num_chains == 0:
         raise ValueError(f"num_temperatures must be 1 without persistent chains, got {num_temperatures}: use PCD")
     if not hidden.binary and (exact or num_temperatures > 1):
-        raise ValueError("hidden must be bernoulli for exact gradients and tempering, got relu: use CD or PCD")
+        raise ValueError(
+            f"hidden must be bernoulli for exact gradients and tempering, got {type(hidden).__name__}: use CD or PCD"
+        )
 
 
 @dataclass(frozen=True)

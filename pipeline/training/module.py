@@ -169,6 +169,7 @@ class AdversarialModule(FitModule):
         optimizer.zero_grad()
         self.compute_gradients(losses.total)
         optimizer.step()
+        torch.clear_autocast_cache()  # the other network's loss goes through the weights as they are now
         self.collect(losses, step, prefix)
 
     def configure_optimizers(self) -> Any:
