@@ -12,7 +12,6 @@ from pipeline.config.data import Data
 from pipeline.config.generators import Augment
 from pipeline.config.load import Params
 from pipeline.config.monitor import Monitor
-from pipeline.config.pretrain import ConvLayer, Layer
 from pipeline.metrics.verdicts import ARM_NAMES, name_pair
 from pipeline.report.arm_facts import describe_arm
 from pipeline.report.content import (
@@ -25,14 +24,14 @@ from pipeline.report.content import (
     Difference,
     FinalModel,
     GeneratorFacts,
-    LayerFacts,
-    Likelihood,
     Picture,
     Reproduction,
     Sweep,
     SweepTrial,
     Verdict,
 )
+from pipeline.report.files import Files
+from pipeline.report.layers import read_layer
 from pipeline.report.quality import in_order, quality_scores
 
 GENERATOR_NAMES = {"vae": "Variational autoencoder", "gan": "Generative adversarial network"}
@@ -53,21 +52,24 @@ class Gatherer:
 
     def __init__(self, root: Path, params: Params) -> None:
         self.root, self.params = root, params
-        self.left_out: list[str] = []
+        self.files = Files(root)
 
     def gather(self, reproduction: Reproduction) -> Content:
         content = Content(
             verdict=self.read_verdict(),
             arms=self.read_arms(),
             generators=self.read_generators(),
-            layers=[self.read_layer(name, layer) for name, layer in self.params.layers.items()],
+            layers=[
+                read_layer(self.files, name, layer, self.params.section(Monitor))
+                for name, layer in self.params.layers.items()
+            ],
             sweep=self.read_sweep(),
             final=self.read_final(),
             data=self.read_data(),
             reproduction=reproduction,
             left_out=[],
         )
-        return replace(content, left_out=self.left_out)
+        return replace(content, left_out=self.files.left_out)
 
     # --- the verdict
 
@@ -142,8 +144,8 @@ class Gatherer:
         wanted = self.params.section(Augment).generators
         for kind in GENERATOR_NAMES:
             if kind not in wanted:
-                self.left_out.append(f"No {kind.upper()}: augment.generators does not name it.")
-        return [self.read_generator(kind) for kind in wanted if self.has(paths.synthetic(kind) / "quality.json")]
+                self.files.left_out.append(f"No {kind.upper()}: augment.generators does not name it.")
+        return [self.read_generator(kind) for kind in wanted if self.files.has(paths.synthetic(kind) / "quality.json")]
 
     def read_generator(self, kind: str) -> GeneratorFacts:
         quality = read_json(self.root / paths.synthetic(kind) / "quality.json")
@@ -152,48 +154,16 @@ class Gatherer:
             kind=kind,
             name=GENERATOR_NAMES[kind],
             sentence=quality.get("sentence", ""),
-            samples=self.picture(paths.plots(f"augment@{kind}") / "samples.png", alt),
+            samples=self.files.picture(paths.plots(f"augment@{kind}") / "samples.png", alt),
             scores=quality_scores(quality["rows"]),
         )
 
-    def read_layer(self, name: str, layer: Layer) -> LayerFacts:
-        folder = paths.plots(f"pretrain@{name}")
-        rows = read_table(self.root / folder / "free_energy.csv") if self.has(folder / "free_energy.csv") else []
-        metrics = paths.metrics(f"pretrain@{name}")
-        told = read_json(self.root / metrics) if self.has(metrics) else {}
-        kind = "convolution filters" if isinstance(layer, ConvLayer) else "features"
-        return LayerFacts(
-            name=name,
-            description=_describe_layer(layer),
-            filters=self.picture(folder / "filters.png", f"The {kind} that layer {name} learned."),
-            reconstructions=self.picture(
-                folder / "reconstructions.png",
-                f"Validation images above what the network up to layer {name} makes of them.",
-            ),
-            chains=self.picture(
-                folder / "chains.png",
-                f"Gibbs chains of layer {name}, one in each row, from validation images and from noise.",
-            ),
-            chain_rounds=list(self.params.section(Monitor).chain_rounds),
-            curves={
-                key: [float(row[key]) for row in rows]
-                for key in (rows[0] if rows else ())
-                if all(row[key] for row in rows)
-            },
-            likelihoods=[
-                Likelihood(int(row["step"]), *(float(row[f"log_likelihood{end}"]) for end in ("", "_low", "_high")))
-                for row in rows
-                if row.get("log_likelihood")
-            ],
-            refused=str(told.get("log_likelihood_refused", "")),
-        )
-
     def read_sweep(self) -> Sweep | None:
-        if not (self.has(paths.TUNE / "best.json") and self.has(paths.TUNE / "trials.csv")):
+        if not (self.files.has(paths.TUNE / "best.json") and self.files.has(paths.TUNE / "trials.csv")):
             return None
         rows = read_table(self.root / paths.TUNE / "trials.csv")
         if "arm" not in rows[0]:
-            self.left_out.append("The sweep was one of another target than the classifier: see out/tune.")
+            self.files.left_out.append("The sweep was one of another target than the classifier: see out/tune.")
             return None
         trials = [
             SweepTrial(row["arm"], float(row["lr"]), float(row["validation_nll"]), row.get("status") == "completed")
@@ -231,20 +201,8 @@ class Gatherer:
             counts={split: metrics[split]["classes"] for split in ("train", "validation", "test") if split in metrics},
             label_budgets=manifest["label_budgets"],
             label_draws=manifest["label_draws"],
-            samples=self.picture(paths.plots("prepare") / "samples.png", alt),
+            samples=self.files.picture(paths.plots("prepare") / "samples.png", alt),
         )
-
-    # --- what may be missing
-
-    def has(self, path: Path) -> bool:
-        """Whether the file exists; remembers it as left out where it does not."""
-        if (self.root / path).is_file():
-            return True
-        self.left_out.append(f"{path.as_posix()} is missing: `dvc repro` makes it.")
-        return False
-
-    def picture(self, path: Path, alt: str) -> Picture | None:
-        return Picture(self.root / path, alt) if self.has(path) else None
 
 
 def _difference(row: Mapping[str, str], sentence: str) -> Difference:
@@ -264,12 +222,3 @@ def _difference(row: Mapping[str, str], sentence: str) -> Difference:
 
 def _number(text: str) -> float | None:
     return float(text) if text else None
-
-
-def _describe_layer(layer: Layer) -> str:
-    if isinstance(layer, ConvLayer):
-        return (
-            f"convolutional, {layer.num_filters} filters of {layer.kernel_size} by {layer.kernel_size} pixels, "
-            f"probabilistic max-pooling by {layer.pool_size}"
-        )
-    return f"dense, {layer.num_hidden} hidden units"
