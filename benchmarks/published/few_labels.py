@@ -62,7 +62,7 @@ class Arm:
     pretrained: bool
     """The network starts from the CDBN; otherwise from random filters."""
     graph: str | None
-    """What labels spread over: features of the `cdbn`, `pixels`; None for the draw's own labels alone."""
+    """What labels spread over: features of the `cdbn` or of an `untrained` one, `pixels`; None for no spreading."""
     voting: bool = False
     """The test image's neighbours in the pool vote beside the network, with the labels that spread to them."""
 
@@ -117,6 +117,7 @@ def _measure(setting: Setting, digits: Digits, effort: Effort) -> list[Row]:
     arms = {
         "scratch": setting.arm(pretrained=False, graph=None),
         "scratch + pixel graph": setting.arm(pretrained=False, graph="pixels"),
+        "scratch + untrained graph": setting.arm(pretrained=False, graph="untrained"),
     }
     if setting.voting:
         arms["CDBN -> CNN, no votes"] = setting.arm(pretrained=True, graph="cdbn")

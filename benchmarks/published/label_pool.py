@@ -20,10 +20,12 @@ from pipeline.artifacts import atomic_path, read_array, write_array
 from pipeline.config.load import load_params
 from pipeline.data.arrays import Images, Labels
 from pipeline.data.label_graph import NEIGHBOURS, Floats, connect_neighbours, normalise_graph
-from pipeline.models.dbn import DBN
+from pipeline.models.dbn import DBN, GreedyLayer
+from pipeline.models.losses import UNLABELLED
 from pipeline.paths import WORK
-from pipeline.seeding import derive_seed
-from pipeline.training.greedy import LayerData, LayerTask, fit_layer
+from pipeline.seeding import derive_seed, make_generator
+from pipeline.training.greedy import START_IMAGES, LayerData, LayerTask, fit_layer
+from pipeline.training.stream import as_batch, as_tensor
 from pipeline.weights import load_weights, save_weights
 
 FOLDER = WORK / "few_labels"
@@ -31,7 +33,7 @@ QUICK_IMAGES = 6_000
 PRETRAINING_STEPS = 3_000
 WATCHED_IMAGES = 500
 """Of the pool itself, for the curves of free energy: they decide nothing."""
-COMPONENTS = {"cdbn": (120, 0.5), "pixels": (40, 0.0)}
+COMPONENTS = {"cdbn": (120, 0.5), "untrained": (120, 0.5), "pixels": (40, 0.0)}
 """Principal components that distances are measured in, and their whitening: at 1 all components weigh the same."""
 FITTED_IMAGES = 10_000
 CHUNK = 1000
@@ -41,7 +43,7 @@ CHUNK = 1000
 class Pool:
     """images: (N, 1, 28, 28), all there are.  labels: (N,), for the draws to look theirs up, and for nothing else.
 
-    graphs: neighbours by `cdbn` features and by `pixels`, (N, N) each, normalised.
+    graphs: neighbours by features of the `cdbn`, of the same one `untrained`, and by `pixels`, (N, N), normalised.
     neighbours: (T, 7) positions of those images of the pool whose CDBN features are nearest to each test image's.
     """
 
@@ -60,7 +62,8 @@ def load_pool(digits: Digits, effort: Effort) -> Pool:
         images, labels = images[:QUICK_IMAGES], labels[:QUICK_IMAGES]
     folder = FOLDER / ("quick" if effort.quick else "full")
     dbn = _keep_dbn(folder / "cdbn.safetensors", images, effort)
-    graphs = {kind: _keep_graph(folder / f"{kind}.npz", kind, dbn, images) for kind in COMPONENTS}
+    makers = {"cdbn": dbn, "untrained": _untrained_dbn(images), "pixels": dbn}
+    graphs = {kind: _keep_graph(folder / f"{kind}.npz", kind, maker, images) for kind, maker in makers.items()}
     return Pool(
         images, labels, dbn, graphs, _keep_neighbours(folder / "neighbours.npy", dbn, images, digits.test_images)
     )
@@ -89,6 +92,16 @@ def _keep_dbn(file: Path, images: Images, effort: Effort) -> DBN:
         dbn, _ = fit_layer(task, LayerData(images, images[:WATCHED_IMAGES]), lambda *_: None)
     save_weights(file, dbn.state_dict(), kind="DBN", config=dbn.to_config())
     return dbn
+
+
+def _untrained_dbn(images: Images) -> DBN:
+    """The CDBN's first layer before its first update: what its geometry alone is worth."""
+    dbn = DBN([], (1, 28, 28)).extended(load_params(Path("params.yaml")).layers["conv1"])
+    start = images[:START_IMAGES]
+    GreedyLayer(dbn).initialise(
+        as_batch(as_tensor(start), torch.full((len(start),), UNLABELLED)), make_generator(SEED, "untrained CDBN")
+    )
+    return dbn.eval()
 
 
 def _keep_graph(file: Path, kind: str, dbn: DBN, images: Images) -> Any:
