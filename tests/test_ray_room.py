@@ -1,10 +1,11 @@
 """A trial that no node could ever hold is said, then refused; Ray alone would wait for ever."""
 
+import sys
 import time
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
-import ray
 
 from pipeline.launch import ray_room
 from pipeline.launch.ray_room import wait_for_room
@@ -18,7 +19,8 @@ def node(cpus: float, gpus: float = 0.0, *, alive: bool = True) -> dict[str, Any
 def nodes(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     """What the cluster has; nobody waits long."""
     found: list[dict[str, Any]] = []
-    monkeypatch.setattr(ray, "nodes", lambda: found)
+    # Not the real one: once imported outside a Ray session, it binds to all interfaces in the tests that follow.
+    monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(nodes=lambda: found))
     monkeypatch.setattr(ray_room, "PATIENCE_S", 0.05)
     monkeypatch.setattr(ray_room, "LOOK_S", 0.02)
     return found
