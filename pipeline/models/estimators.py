@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from pipeline.models.contrastive import Phase, contrastive_divergence, with_gradients
 from pipeline.models.enumeration import enumerate_log_partition
-from pipeline.models.hidden_units import HiddenUnits
+from pipeline.models.hidden_units import HIDDEN, HiddenUnits
 from pipeline.models.losses import Losses
 from pipeline.models.rbm_gradients import Parameters, autograd_gradients, centre, contrast_gradients
 from pipeline.models.units import Bernoulli, VisibleUnits
@@ -36,9 +36,8 @@ def check_estimator(
     if num_temperatures > 1 and num_chains == 0:
         raise ValueError(f"num_temperatures must be 1 without persistent chains, got {num_temperatures}: use PCD")
     if not hidden.binary and (exact or num_temperatures > 1):
-        raise ValueError(
-            f"hidden must be bernoulli for exact gradients and tempering, got {type(hidden).__name__}: use CD or PCD"
-        )
+        name = next(name for name, kind in HIDDEN.items() if kind is hidden)
+        raise ValueError(f"hidden must be bernoulli for exact gradients and tempering, got {name}: use CD or PCD")
 
 
 @dataclass(frozen=True)
