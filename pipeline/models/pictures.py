@@ -17,7 +17,7 @@ def filters_as_pictures(dbn: DBN) -> npt.NDArray[np.uint8]:
     """The first filters of the top layer in pixel space, each stretched so that grey is zero: (N, C, h, w)."""
     filters = dbn.filter_images()[:MAX_FILTERS]
     largest = filters.abs().flatten(1).amax(1).clamp(min=1e-8).view(-1, 1, 1, 1)
-    return _to_uint8(0.5 + 0.5 * filters / largest)
+    return to_uint8(0.5 + 0.5 * filters / largest)
 
 
 @torch.no_grad()
@@ -26,7 +26,7 @@ def reconstruction_pairs(dbn: DBN, images: Tensor) -> npt.NDArray[np.uint8]:
 
     images: (N, C, H, W) uint8.  Returns (2 N, C, H, W).
     """
-    return np.concatenate([images.numpy(), _to_uint8(dbn.reconstruct(images.float() / 255.0))])
+    return np.concatenate([images.numpy(), to_uint8(dbn.reconstruct(images.float() / 255.0))])
 
 
 def chain_strips(dbn: DBN, images: Tensor, rounds: Sequence[int], generator: torch.Generator) -> npt.NDArray[np.uint8]:
@@ -35,8 +35,8 @@ def chain_strips(dbn: DBN, images: Tensor, rounds: Sequence[int], generator: tor
     images: (N, C, H, W) uint8.
     """
     movie = film_chains(dbn, images.float() / 255.0, rounds, generator)
-    return _to_uint8(movie.transpose(0, 1).flatten(0, 1))
+    return to_uint8(movie.transpose(0, 1).flatten(0, 1))
 
 
-def _to_uint8(values: Tensor) -> npt.NDArray[np.uint8]:
+def to_uint8(values: Tensor) -> npt.NDArray[np.uint8]:
     return values.clamp(0, 1).mul(255).round().to(torch.uint8).numpy()
