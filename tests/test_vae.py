@@ -156,6 +156,24 @@ def test_elbo_is_below_the_iwae_bound_which_rises_with_k() -> None:
     assert float(elbo.mean()) < float(bounds[5].mean()) < float(bounds[25].mean())
 
 
+def test_continuous_bernoulli_likelihood_and_mean_match_torch() -> None:
+    model, z = small_vae(likelihood="continuous_bernoulli"), torch.randn(2, 3, generator=seeded(1))
+    labels, images = torch.tensor([0, 1]), torch.rand(2, 1, 28, 28, generator=seeded(2))
+    logits = small_vae().decode(z, labels).double().logit()
+    expected = distributions.ContinuousBernoulli(logits=logits)
+    torch.testing.assert_close(
+        model.log_likelihood(images, z, labels), expected.log_prob(images.double()).flatten(1).sum(1).float()
+    )
+    torch.testing.assert_close(model.decode(z, labels), expected.mean.float(), atol=1e-4, rtol=0)
+
+
+def test_training_raises_the_continuous_bernoulli_bound() -> None:
+    model, batch = small_vae(likelihood="continuous_bernoulli"), halves(16)
+    before = model.validation_losses(batch, 0, seeded()).parts["elbo"].item()
+    train(model, batch, 40)
+    assert model.validation_losses(batch, 0, seeded()).parts["elbo"].item() > before + 100
+
+
 def test_total_is_reconstruction_plus_warmed_up_beta_times_kl() -> None:
     model, batch = small_vae(beta=2.0, warmup_steps=10), halves(8)
     for step, beta in ((0, 0.0), (5, 1.0), (10, 2.0), (99, 2.0)):
@@ -222,7 +240,7 @@ def test_equal_seeds_give_equal_bits_and_the_global_generator_is_left_alone() ->
     assert not torch.equal(first[0], first[1])
 
 
-@pytest.mark.parametrize("likelihood", ["bernoulli", "gaussian"])
+@pytest.mark.parametrize("likelihood", ["bernoulli", "continuous_bernoulli", "gaussian"])
 def test_a_model_rebuilt_from_its_config_and_state_samples_the_same_bits(likelihood: str) -> None:
     model = small_vae((3, 32, 32), likelihood=likelihood)
     train(model, halves(8, (3, 32, 32)), 2)

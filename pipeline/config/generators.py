@@ -12,7 +12,8 @@ class Vae:
     width: int
     """Channels of the first conv layer, >= 4; 16..64."""
     likelihood: str
-    """bernoulli (values in [0, 1]) or gaussian (learned shared variance)."""
+    """bernoulli (values in [0, 1] as probabilities), continuous_bernoulli (a density of grey values in [0, 1]) or
+    gaussian (one learned variance for all pixels). Their bounds are not comparable."""
     beta: float
     """Weight of the KL term, >= 0; 1 is the evidence lower bound."""
     warmup_steps: int
@@ -27,7 +28,7 @@ class Vae:
     def __post_init__(self) -> None:
         require_at_least("vae.latent_dim", self.latent_dim, 1)
         require_at_least("vae.width", self.width, 4)
-        require_choice("vae.likelihood", self.likelihood, ("bernoulli", "gaussian"))
+        require_choice("vae.likelihood", self.likelihood, ("bernoulli", "continuous_bernoulli", "gaussian"))
         for key in ("beta", "warmup_steps"):
             require_at_least(f"vae.{key}", getattr(self, key), 0)
         for key in ("steps", "batch_size"):

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pipeline.config.generators import Vae
+from pipeline.models.continuous_bernoulli import continuous_bernoulli_log_density, continuous_bernoulli_mean
 from pipeline.models.conv_blocks import ConvDecoder, ConvEncoder, draw_weights, label_rows
 from pipeline.models.dense_stack import DenseStack
 from pipeline.models.losses import Batch, Losses
@@ -63,7 +64,8 @@ class ConditionalVAE(nn.Module):
     """p(x | z, y) and q(z | x, y) by convolutions, p(z) = N(0, I); the label enters both through an embedding.
 
     With the Bernoulli likelihood, values between 0 and 1 are probabilities of a binarised pixel: the bound is that of
-    the binarised image, averaged over binarisations.  With the Gaussian one, all pixels share a learned deviation.
+    the binarised image, averaged over binarisations.  The continuous Bernoulli is a density of the grey values
+    themselves.  With the Gaussian one, all pixels share a learned deviation.
     `generator` draws the weights; without it they start from a fixed seed, to be overwritten by load_state_dict.
     hidden_sizes: of a dense encoder in place of the convolutions, which unrolling.py lets start from a DBN.
     """
@@ -107,17 +109,22 @@ class ConditionalVAE(nn.Module):
 
     def decode(self, z: Tensor, labels: Tensor) -> Tensor:
         """Means of p(x | z, y), (B, C, H, H) in [0, 1]."""
-        return torch.sigmoid(self._decode_logits(z, labels))
+        logits = self._decode_logits(z, labels)
+        if self.config.likelihood == "continuous_bernoulli":
+            return continuous_bernoulli_mean(logits)
+        return torch.sigmoid(logits)
 
     def sigma(self) -> Tensor:
         """The pixels' shared standard deviation (Gaussian likelihood only)."""
         if self.raw_sigma is None:
-            raise ValueError("the bernoulli likelihood has no sigma: set vae.likelihood to gaussian")
+            raise ValueError(f"the {self.config.likelihood} likelihood has no sigma: set vae.likelihood to gaussian")
         return MIN_SIGMA + F.softplus(self.raw_sigma)
 
     def log_likelihood(self, images: Tensor, z: Tensor, labels: Tensor) -> Tensor:
         """log p(x | z, y), (B,), in nats."""
         logits = self._decode_logits(z, labels)
+        if self.config.likelihood == "continuous_bernoulli":
+            return continuous_bernoulli_log_density(images, logits).flatten(1).sum(dim=1)
         if self.raw_sigma is None:
             return -F.binary_cross_entropy_with_logits(logits, images, reduction="none").flatten(1).sum(dim=1)
         sigma = self.sigma()
