@@ -10,13 +10,20 @@ from torch import Tensor, distributions
 from pipeline.config.generators import Vae
 from pipeline.models.conv_blocks import stage_sizes
 from pipeline.models.losses import UNLABELLED, Batch
-from pipeline.models.vae import ConditionalVAE, importance_bound, kl_to_standard_normal, normal_log_density
+from pipeline.models.vae import (
+    ConditionalVAE,
+    importance_bound,
+    kl_above_free_bits,
+    kl_to_standard_normal,
+    normal_log_density,
+)
 
 SMALL: dict[str, Any] = {
     "latent_dim": 3,
     "width": 4,
     "likelihood": "bernoulli",
     "beta": 1.0,
+    "free_bits": 0.0,
     "warmup_steps": 10,
     "steps": 1,
     "batch_size": 8,
@@ -182,6 +189,32 @@ def test_total_is_reconstruction_plus_warmed_up_beta_times_kl() -> None:
         torch.testing.assert_close(losses.parts["elbo"], -losses.parts["reconstruction"] - losses.parts["kl"])
     torch.testing.assert_close(model.validation_losses(batch, 0, seeded()).total, losses.total)
     assert small_vae(warmup_steps=0).beta(0) == 1.0
+
+
+def test_free_bits_charge_each_latent_dimension_at_least_that_much() -> None:
+    model, batch = small_vae(beta=2.0, free_bits=0.1, warmup_steps=0), halves(8)
+    with torch.no_grad():
+        model.posterior.weight.zero_()
+        model.posterior.bias.zero_()
+        model.posterior.bias[:3] = torch.tensor([1.0, 0.2, 0.0])  # KL 0.5, 0.02 and 0 nats for every image
+    losses = model.training_losses(batch, 0, seeded())
+    charged = losses.total - losses.parts["reconstruction"]
+    torch.testing.assert_close(charged, torch.tensor(2 * (0.5 + 0.1 + 0.1)), atol=1e-3, rtol=0)
+    torch.testing.assert_close(losses.parts["kl"], torch.tensor(0.52))
+    charged.backward()
+    assert model.posterior.bias.grad is not None
+    torch.testing.assert_close(model.posterior.bias.grad, torch.tensor([2.0, 0, 0, 0, 0, 0]), atol=1e-3, rtol=0)
+
+
+def test_free_bits_count_the_mean_over_the_batch() -> None:
+    mean = torch.tensor([[2.0, 0.2], [0.0, 0.2]])  # KL 2 and 0 nats, mean 1; 0.02 twice
+    torch.testing.assert_close(kl_above_free_bits(mean, torch.zeros(2, 2), 0.5), torch.tensor(1.5))
+    assert kl_above_free_bits(mean, torch.zeros(2, 2), 0.0) == kl_to_standard_normal(mean, torch.zeros(2, 2)).mean()
+
+
+def test_negative_free_bits_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"vae\.free_bits must be >= 0, got -0\.1: set it in params\.yaml"):
+        small_vae(free_bits=-0.1)
 
 
 @pytest.mark.parametrize("shape", [(1, 28, 28), (3, 32, 32), (1, 36, 36), (3, 64, 64)])

@@ -16,6 +16,9 @@ class Vae:
     gaussian (one learned variance for all pixels). Their bounds are not comparable."""
     beta: float
     """Weight of the KL term, >= 0; 1 is the evidence lower bound."""
+    free_bits: float
+    """Least KL, in nats, that a latent dimension is charged for, of its mean over a worker's batch, >= 0; 0 is off,
+    0.02..0.5. It keeps dimensions from collapsing to the prior (Kingma et al. 2016)."""
     warmup_steps: int
     """Steps over which beta rises from 0, >= 0."""
     steps: int
@@ -29,7 +32,7 @@ class Vae:
         require_at_least("vae.latent_dim", self.latent_dim, 1)
         require_at_least("vae.width", self.width, 4)
         require_choice("vae.likelihood", self.likelihood, ("bernoulli", "continuous_bernoulli", "gaussian"))
-        for key in ("beta", "warmup_steps"):
+        for key in ("beta", "free_bits", "warmup_steps"):
             require_at_least(f"vae.{key}", getattr(self, key), 0)
         for key in ("steps", "batch_size"):
             require_at_least(f"vae.{key}", getattr(self, key), 1)

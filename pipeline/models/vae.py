@@ -30,7 +30,16 @@ MIN_SIGMA = 1 / 256
 
 def kl_to_standard_normal(mean_BZ: Tensor, log_variance_BZ: Tensor) -> Tensor:
     """KL(N(mean, exp(log_variance)) || N(0, I)), (B,), in nats (Kingma & Welling 2014, appendix B)."""
-    return 0.5 * (mean_BZ.square() + log_variance_BZ.exp() - 1 - log_variance_BZ).sum(dim=1)
+    return _kl_by_dimension(mean_BZ, log_variance_BZ).sum(dim=1)
+
+
+def kl_above_free_bits(mean_BZ: Tensor, log_variance_BZ: Tensor, free_bits: float) -> Tensor:
+    """sum_j max(free_bits, mean over the batch of KL_j), a scalar in nats (Kingma et al. 2016)."""
+    return _kl_by_dimension(mean_BZ, log_variance_BZ).mean(dim=0).clamp(min=free_bits).sum()
+
+
+def _kl_by_dimension(mean_BZ: Tensor, log_variance_BZ: Tensor) -> Tensor:
+    return 0.5 * (mean_BZ.square() + log_variance_BZ.exp() - 1 - log_variance_BZ)
 
 
 def normal_log_density(z_BZ: Tensor, mean_BZ: Tensor, log_variance_BZ: Tensor) -> Tensor:
@@ -136,7 +145,10 @@ class ConditionalVAE(nn.Module):
         return self.config.beta * min(1.0, step / self.config.warmup_steps if self.config.warmup_steps else 1.0)
 
     def training_losses(self, batch: Batch, step: int, generator: torch.Generator) -> Losses:
-        """total = reconstruction + beta(step) * kl; parts, in nats: reconstruction = -E log p(x|z), kl, elbo."""
+        """total = reconstruction + beta(step) * kl, with free bits their kl_above_free_bits in place of kl.
+
+        Parts, in nats: reconstruction = -E log p(x|z), kl, elbo.
+        """
         return self._losses(batch, self.beta(step), generator)
 
     def validation_losses(self, batch: Batch, step: int, generator: torch.Generator) -> Losses:  # noqa: ARG002
@@ -189,4 +201,5 @@ class ConditionalVAE(nn.Module):
         reconstruction = -self.log_likelihood(batch.images, z, batch.labels).mean()
         kl = kl_to_standard_normal(mean, log_variance).mean()
         parts = {"reconstruction": reconstruction, "kl": kl, "elbo": -(reconstruction + kl)}
-        return Losses(reconstruction + beta * kl, parts)
+        charged = kl_above_free_bits(mean, log_variance, self.config.free_bits) if self.config.free_bits else kl
+        return Losses(reconstruction + beta * charged, parts)
