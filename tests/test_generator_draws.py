@@ -17,6 +17,7 @@ VAE = Vae(
     likelihood="bernoulli",
     beta=1.0,
     free_bits=0.0,
+    iw_samples=1,
     warmup_steps=2,
     steps=4,
     batch_size=8,

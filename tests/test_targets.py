@@ -41,6 +41,7 @@ VAE = Vae(
     likelihood="bernoulli",
     beta=1.0,
     free_bits=0.0,
+    iw_samples=1,
     warmup_steps=0,
     steps=6,
     batch_size=8,

@@ -24,6 +24,7 @@ SMALL: dict[str, Any] = {
     "likelihood": "bernoulli",
     "beta": 1.0,
     "free_bits": 0.0,
+    "iw_samples": 1,
     "warmup_steps": 10,
     "steps": 1,
     "batch_size": 8,
@@ -189,6 +190,75 @@ def test_total_is_reconstruction_plus_warmed_up_beta_times_kl() -> None:
         torch.testing.assert_close(losses.parts["elbo"], -losses.parts["reconstruction"] - losses.parts["kl"])
     torch.testing.assert_close(model.validation_losses(batch, 0, seeded()).total, losses.total)
     assert small_vae(warmup_steps=0).beta(0) == 1.0
+
+
+def wide_one_dimensional_vae(iw_samples: int = 1) -> ConditionalVAE:
+    """z moves the pixels and q(z|x) is close to the prior, so that the bounds differ."""
+    model = small_vae(latent_dim=1, iw_samples=iw_samples, warmup_steps=0)
+    with torch.no_grad():
+        model.decoder_hidden.weight[:, 0] *= 5
+    return model
+
+
+@torch.no_grad()
+def test_bounds_of_a_one_dimensional_latent_rise_to_the_log_likelihood_by_quadrature() -> None:
+    model, batch = wide_one_dimensional_vae(), halves(2)
+    grid = torch.linspace(-6, 6, 601)
+    log_p, elbo = [], []
+    mean, log_variance = model.encode(batch.images, batch.labels)
+    for i in range(2):
+        images, labels = batch.images[i].expand(601, -1, -1, -1), batch.labels[i].expand(601)
+        log_joint = model.log_likelihood(images, grid[:, None], labels) + distributions.Normal(0, 1).log_prob(grid)
+        log_q = distributions.Normal(mean[i], (0.5 * log_variance[i]).exp()).log_prob(grid)
+        log_p.append(log_joint.logsumexp(0) + math.log(12 / 600))
+        elbo.append(torch.trapezoid(log_q.exp() * (log_joint - log_q), grid))
+
+    def bounds(k: int, repeats: int) -> Tensor:
+        return torch.stack([model.iwae_bound(batch.images, batch.labels, k, seeded(i)) for i in range(repeats)])
+
+    one, few, many = bounds(1, 400), bounds(10, 40), bounds(1000, 1)[0]
+    error = one.std(dim=0) / math.sqrt(len(one))
+    assert ((one.mean(0) - torch.stack(elbo)).abs() < 4 * error).all()
+    assert (one.mean(0) < few.mean(0)).all()
+    assert (few.mean(0) < torch.stack(log_p)).all()
+    torch.testing.assert_close(many, torch.stack(log_p), atol=0.2, rtol=0)
+
+
+def test_training_by_importance_samples_is_by_the_bound_and_reports_the_elbo() -> None:
+    model, batch = wide_one_dimensional_vae(iw_samples=5), halves(8)
+    losses = model.training_losses(batch, 0, seeded())
+    bound = model.iwae_bound(batch.images, batch.labels, 5, seeded()).mean()
+    torch.testing.assert_close(-losses.total, bound)
+    torch.testing.assert_close(losses.parts["elbo"], -losses.parts["reconstruction"] - losses.parts["kl"])
+    losses.total.backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
+
+
+def test_importance_weighted_gradient_matches_finite_differences() -> None:
+    toy = LinearGaussian()
+
+    def bound(mean: Tensor, log_variance: Tensor) -> Tensor:
+        return importance_bound(toy.log_joint, mean, log_variance, 3, seeded())
+
+    mean, log_variance = toy.posterior_mean + 0.4, toy.posterior_log_variance + 0.5
+    assert torch.autograd.gradcheck(bound, (mean.requires_grad_(), log_variance.requires_grad_()))
+
+
+def test_importance_samples_at_beta_zero_weigh_by_the_likelihood_alone() -> None:
+    model, batch = small_vae(iw_samples=2, beta=0.0, warmup_steps=0), halves(4)
+    mean, log_variance = model.encode(batch.images, batch.labels)
+    generator = seeded()
+    z = [mean + torch.randn(mean.shape, generator=generator) * (0.5 * log_variance).exp() for _ in range(2)]
+    log_likelihoods = torch.stack([model.log_likelihood(batch.images, z_i, batch.labels) for z_i in z])
+    expected = -(log_likelihoods.logsumexp(0) - math.log(2)).mean()
+    torch.testing.assert_close(model.training_losses(batch, 0, seeded()).total, expected)
+
+
+def test_free_bits_and_importance_samples_exclude_each_other() -> None:
+    with pytest.raises(ValueError, match=r"vae\.free_bits must be 0 where vae\.iw_samples > 1, got 0\.1"):
+        small_vae(free_bits=0.1, iw_samples=2)
+    with pytest.raises(ValueError, match=r"vae\.iw_samples must be >= 1, got 0"):
+        small_vae(iw_samples=0)
 
 
 def test_free_bits_charge_each_latent_dimension_at_least_that_much() -> None:

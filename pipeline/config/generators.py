@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from pipeline.config.rules import require_at_least, require_choice, require_fraction, require_positive
+from pipeline.config.rules import require, require_at_least, require_choice, require_fraction, require_positive
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,6 +19,9 @@ class Vae:
     free_bits: float
     """Least KL, in nats, that a latent dimension is charged for, of its mean over a worker's batch, >= 0; 0 is off,
     0.02..0.5. It keeps dimensions from collapsing to the prior (Kingma et al. 2016)."""
+    iw_samples: int
+    """Samples k of the importance-weighted bound to train by, >= 1; a step costs k decodings. 1 is the evidence lower
+    bound; 5..50 (Burda et al. 2016). More than 1 excludes free_bits."""
     warmup_steps: int
     """Steps over which beta rises from 0, >= 0."""
     steps: int
@@ -34,8 +37,10 @@ class Vae:
         require_choice("vae.likelihood", self.likelihood, ("bernoulli", "continuous_bernoulli", "gaussian"))
         for key in ("beta", "free_bits", "warmup_steps"):
             require_at_least(f"vae.{key}", getattr(self, key), 0)
-        for key in ("steps", "batch_size"):
+        for key in ("iw_samples", "steps", "batch_size"):
             require_at_least(f"vae.{key}", getattr(self, key), 1)
+        if self.iw_samples > 1:
+            require(self.free_bits == 0, "vae.free_bits", self.free_bits, "0 where vae.iw_samples > 1")
         require_positive("vae.lr", self.lr)
 
 

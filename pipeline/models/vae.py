@@ -49,24 +49,36 @@ def normal_log_density(z_BZ: Tensor, mean_BZ: Tensor, log_variance_BZ: Tensor) -
 
 
 def importance_bound(
-    log_joint: Callable[[Tensor], Tensor], mean_BZ: Tensor, log_variance_BZ: Tensor, k: int, generator: torch.Generator
+    log_joint: Callable[[Tensor], Tensor],
+    mean_BZ: Tensor,
+    log_variance_BZ: Tensor,
+    k: int,
+    generator: torch.Generator,
+    *,
+    beta: float = 1.0,
 ) -> Tensor:
     """log (1/k) sum_i p(x, z_i) / q(z_i | x) with z_i ~ q = N(mean, exp(log_variance))   (Burda et al. 2016, eq. 8).
 
     log_joint: z (B, Z) to log p(x, z) (B,).  Returns (B,), in nats: on average the ELBO for k = 1, rising with k
-    towards log p(x), exact for any k where q is the true posterior.
+    towards log p(x), exact for any k where q is the true posterior.  One sample is held at a time (k for the gradient).
+    beta: power of q(z|x), for a log_joint whose prior has that power, too; other than 1 there is no bound.
     """
     if k < 1:
         raise ValueError(f"k must be >= 1, got {k}: the bound needs at least one sample")
     total = torch.full_like(mean_BZ[:, 0], -math.inf)
     for _ in range(k):
         z_BZ = sample_normal(mean_BZ, log_variance_BZ, generator)
-        total = torch.logaddexp(total, log_joint(z_BZ) - normal_log_density(z_BZ, mean_BZ, log_variance_BZ))
+        log_q = beta * normal_log_density(z_BZ, mean_BZ, log_variance_BZ)
+        total = torch.logaddexp(total, log_joint(z_BZ) - log_q)
     return total - math.log(k)
 
 
 def sample_normal(mean_BZ: Tensor, log_variance_BZ: Tensor, generator: torch.Generator) -> Tensor:
     return mean_BZ + draw_normal(mean_BZ.shape, generator, mean_BZ) * (0.5 * log_variance_BZ).exp()
+
+
+def _log_prior(z_BZ: Tensor) -> Tensor:
+    return normal_log_density(z_BZ, torch.zeros_like(z_BZ), torch.zeros_like(z_BZ))
 
 
 class ConditionalVAE(nn.Module):
@@ -147,6 +159,7 @@ class ConditionalVAE(nn.Module):
     def training_losses(self, batch: Batch, step: int, generator: torch.Generator) -> Losses:
         """total = reconstruction + beta(step) * kl, with free bits their kl_above_free_bits in place of kl.
 
+        With iw_samples > 1 total = -importance_bound (at beta 1), whose gradient goes through the samples.
         Parts, in nats: reconstruction = -E log p(x|z), kl, elbo.
         """
         return self._losses(batch, self.beta(step), generator)
@@ -159,11 +172,11 @@ class ConditionalVAE(nn.Module):
     def iwae_bound(self, images: Tensor, labels: Tensor, k: int, generator: torch.Generator) -> Tensor:
         """Importance-weighted lower bound on log p(x | y) with k samples, (B,), in nats."""
 
-        def log_joint(z: Tensor) -> Tensor:
-            prior = normal_log_density(z, torch.zeros_like(z), torch.zeros_like(z))
-            return self.log_likelihood(images, z, labels) + prior
-
         mean, log_variance = self.encode(images, labels)
+
+        def log_joint(z: Tensor) -> Tensor:
+            return self.log_likelihood(images, z, labels) + _log_prior(z)
+
         return importance_bound(log_joint, mean, log_variance, k, generator)
 
     @torch.no_grad()
@@ -197,9 +210,25 @@ class ConditionalVAE(nn.Module):
 
     def _losses(self, batch: Batch, beta: float, generator: torch.Generator) -> Losses:
         mean, log_variance = self.encode(batch.images, batch.labels)
+        if self.config.iw_samples > 1:
+            return self._importance_losses(batch, mean, log_variance, beta, generator)
         z = sample_normal(mean, log_variance, generator)
         reconstruction = -self.log_likelihood(batch.images, z, batch.labels).mean()
         kl = kl_to_standard_normal(mean, log_variance).mean()
         parts = {"reconstruction": reconstruction, "kl": kl, "elbo": -(reconstruction + kl)}
         charged = kl_above_free_bits(mean, log_variance, self.config.free_bits) if self.config.free_bits else kl
         return Losses(reconstruction + beta * charged, parts)
+
+    def _importance_losses(
+        self, batch: Batch, mean: Tensor, log_variance: Tensor, beta: float, generator: torch.Generator
+    ) -> Losses:
+        log_likelihoods: list[Tensor] = []
+
+        def log_joint(z: Tensor) -> Tensor:
+            log_likelihoods.append(self.log_likelihood(batch.images, z, batch.labels))
+            return log_likelihoods[-1] + beta * _log_prior(z)
+
+        bound = importance_bound(log_joint, mean, log_variance, self.config.iw_samples, generator, beta=beta).mean()
+        reconstruction = -torch.stack(log_likelihoods).mean()
+        kl = kl_to_standard_normal(mean, log_variance).mean()
+        return Losses(-bound, {"reconstruction": reconstruction, "kl": kl, "elbo": -(reconstruction + kl)})
