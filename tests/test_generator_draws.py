@@ -11,7 +11,18 @@ from pipeline.launch.local import LocalLauncher
 from pipeline.training.draws import fit_draws, generator_labels
 from pipeline.training.generators import FittedGenerator, mean_curves
 
-VAE = Vae(latent_dim=2, width=4, likelihood="bernoulli", beta=1.0, warmup_steps=2, steps=4, batch_size=8, lr=0.001)
+VAE = Vae(
+    latent_dim=2,
+    width=4,
+    likelihood="bernoulli",
+    beta=1.0,
+    free_bits=0.0,
+    iw_samples=1,
+    warmup_steps=2,
+    steps=4,
+    batch_size=8,
+    lr=0.001,
+)
 
 
 def prepared(labels: npt.NDArray[np.int64]) -> Prepared:

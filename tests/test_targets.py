@@ -35,7 +35,18 @@ from pipeline.tuning.target_trials import (
 from tests.classifier_data import COMMON, make_data, make_images, make_spec
 
 PARAMS = Path(__file__).parent.parent / "params.yaml"
-VAE = Vae(latent_dim=2, width=4, likelihood="bernoulli", beta=1.0, warmup_steps=0, steps=6, batch_size=8, lr=0.01)
+VAE = Vae(
+    latent_dim=2,
+    width=4,
+    likelihood="bernoulli",
+    beta=1.0,
+    free_bits=0.0,
+    iw_samples=1,
+    warmup_steps=0,
+    steps=6,
+    batch_size=8,
+    lr=0.01,
+)
 GAN = Gan(
     latent_dim=2,
     width=4,

@@ -10,13 +10,21 @@ from torch import Tensor, distributions
 from pipeline.config.generators import Vae
 from pipeline.models.conv_blocks import stage_sizes
 from pipeline.models.losses import UNLABELLED, Batch
-from pipeline.models.vae import ConditionalVAE, importance_bound, kl_to_standard_normal, normal_log_density
+from pipeline.models.vae import (
+    ConditionalVAE,
+    importance_bound,
+    kl_above_free_bits,
+    kl_to_standard_normal,
+    normal_log_density,
+)
 
 SMALL: dict[str, Any] = {
     "latent_dim": 3,
     "width": 4,
     "likelihood": "bernoulli",
     "beta": 1.0,
+    "free_bits": 0.0,
+    "iw_samples": 1,
     "warmup_steps": 10,
     "steps": 1,
     "batch_size": 8,
@@ -156,6 +164,24 @@ def test_elbo_is_below_the_iwae_bound_which_rises_with_k() -> None:
     assert float(elbo.mean()) < float(bounds[5].mean()) < float(bounds[25].mean())
 
 
+def test_continuous_bernoulli_likelihood_and_mean_match_torch() -> None:
+    model, z = small_vae(likelihood="continuous_bernoulli"), torch.randn(2, 3, generator=seeded(1))
+    labels, images = torch.tensor([0, 1]), torch.rand(2, 1, 28, 28, generator=seeded(2))
+    logits = small_vae().decode(z, labels).double().logit()
+    expected = distributions.ContinuousBernoulli(logits=logits)
+    torch.testing.assert_close(
+        model.log_likelihood(images, z, labels), expected.log_prob(images.double()).flatten(1).sum(1).float()
+    )
+    torch.testing.assert_close(model.decode(z, labels), expected.mean.float(), atol=1e-4, rtol=0)
+
+
+def test_training_raises_the_continuous_bernoulli_bound() -> None:
+    model, batch = small_vae(likelihood="continuous_bernoulli"), halves(16)
+    before = model.validation_losses(batch, 0, seeded()).parts["elbo"].item()
+    train(model, batch, 40)
+    assert model.validation_losses(batch, 0, seeded()).parts["elbo"].item() > before + 100
+
+
 def test_total_is_reconstruction_plus_warmed_up_beta_times_kl() -> None:
     model, batch = small_vae(beta=2.0, warmup_steps=10), halves(8)
     for step, beta in ((0, 0.0), (5, 1.0), (10, 2.0), (99, 2.0)):
@@ -164,6 +190,101 @@ def test_total_is_reconstruction_plus_warmed_up_beta_times_kl() -> None:
         torch.testing.assert_close(losses.parts["elbo"], -losses.parts["reconstruction"] - losses.parts["kl"])
     torch.testing.assert_close(model.validation_losses(batch, 0, seeded()).total, losses.total)
     assert small_vae(warmup_steps=0).beta(0) == 1.0
+
+
+def wide_one_dimensional_vae(iw_samples: int = 1) -> ConditionalVAE:
+    """z moves the pixels and q(z|x) is close to the prior, so that the bounds differ."""
+    model = small_vae(latent_dim=1, iw_samples=iw_samples, warmup_steps=0)
+    with torch.no_grad():
+        model.decoder_hidden.weight[:, 0] *= 5
+    return model
+
+
+@torch.no_grad()
+def test_bounds_of_a_one_dimensional_latent_rise_to_the_log_likelihood_by_quadrature() -> None:
+    model, batch = wide_one_dimensional_vae(), halves(2)
+    grid = torch.linspace(-6, 6, 601)
+    log_p, elbo = [], []
+    mean, log_variance = model.encode(batch.images, batch.labels)
+    for i in range(2):
+        images, labels = batch.images[i].expand(601, -1, -1, -1), batch.labels[i].expand(601)
+        log_joint = model.log_likelihood(images, grid[:, None], labels) + distributions.Normal(0, 1).log_prob(grid)
+        log_q = distributions.Normal(mean[i], (0.5 * log_variance[i]).exp()).log_prob(grid)
+        log_p.append(log_joint.logsumexp(0) + math.log(12 / 600))
+        elbo.append(torch.trapezoid(log_q.exp() * (log_joint - log_q), grid))
+
+    def bounds(k: int, repeats: int) -> Tensor:
+        return torch.stack([model.iwae_bound(batch.images, batch.labels, k, seeded(i)) for i in range(repeats)])
+
+    one, few, many = bounds(1, 400), bounds(10, 40), bounds(1000, 1)[0]
+    error = one.std(dim=0) / math.sqrt(len(one))
+    assert ((one.mean(0) - torch.stack(elbo)).abs() < 4 * error).all()
+    assert (one.mean(0) < few.mean(0)).all()
+    assert (few.mean(0) < torch.stack(log_p)).all()
+    torch.testing.assert_close(many, torch.stack(log_p), atol=0.2, rtol=0)
+
+
+def test_training_by_importance_samples_is_by_the_bound_and_reports_the_elbo() -> None:
+    model, batch = wide_one_dimensional_vae(iw_samples=5), halves(8)
+    losses = model.training_losses(batch, 0, seeded())
+    bound = model.iwae_bound(batch.images, batch.labels, 5, seeded()).mean()
+    torch.testing.assert_close(-losses.total, bound)
+    torch.testing.assert_close(losses.parts["elbo"], -losses.parts["reconstruction"] - losses.parts["kl"])
+    losses.total.backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
+
+
+def test_importance_weighted_gradient_matches_finite_differences() -> None:
+    toy = LinearGaussian()
+
+    def bound(mean: Tensor, log_variance: Tensor) -> Tensor:
+        return importance_bound(toy.log_joint, mean, log_variance, 3, seeded())
+
+    mean, log_variance = toy.posterior_mean + 0.4, toy.posterior_log_variance + 0.5
+    assert torch.autograd.gradcheck(bound, (mean.requires_grad_(), log_variance.requires_grad_()))
+
+
+def test_importance_samples_at_beta_zero_weigh_by_the_likelihood_alone() -> None:
+    model, batch = small_vae(iw_samples=2, beta=0.0, warmup_steps=0), halves(4)
+    mean, log_variance = model.encode(batch.images, batch.labels)
+    generator = seeded()
+    z = [mean + torch.randn(mean.shape, generator=generator) * (0.5 * log_variance).exp() for _ in range(2)]
+    log_likelihoods = torch.stack([model.log_likelihood(batch.images, z_i, batch.labels) for z_i in z])
+    expected = -(log_likelihoods.logsumexp(0) - math.log(2)).mean()
+    torch.testing.assert_close(model.training_losses(batch, 0, seeded()).total, expected)
+
+
+def test_free_bits_and_importance_samples_exclude_each_other() -> None:
+    with pytest.raises(ValueError, match=r"vae\.free_bits must be 0 where vae\.iw_samples > 1, got 0\.1"):
+        small_vae(free_bits=0.1, iw_samples=2)
+    with pytest.raises(ValueError, match=r"vae\.iw_samples must be >= 1, got 0"):
+        small_vae(iw_samples=0)
+
+
+def test_free_bits_charge_each_latent_dimension_at_least_that_much() -> None:
+    model, batch = small_vae(beta=2.0, free_bits=0.1, warmup_steps=0), halves(8)
+    with torch.no_grad():
+        model.posterior.weight.zero_()
+        model.posterior.bias.zero_()
+        model.posterior.bias[:3] = torch.tensor([1.0, 0.2, 0.0])  # KL 0.5, 0.02 and 0 nats for every image
+    losses = model.training_losses(batch, 0, seeded())
+    charged = losses.total - losses.parts["reconstruction"]
+    torch.testing.assert_close(charged, torch.tensor(2 * (0.5 + 0.1 + 0.1)), atol=1e-3, rtol=0)
+    torch.testing.assert_close(losses.parts["kl"], torch.tensor(0.52))
+    charged.backward()
+    assert model.posterior.bias.grad is not None
+    torch.testing.assert_close(model.posterior.bias.grad, torch.tensor([2.0, 0, 0, 0, 0, 0]), atol=1e-3, rtol=0)
+
+
+def test_free_bits_count_the_mean_over_the_batch() -> None:
+    mean = torch.tensor([[2.0, 0.2], [0.0, 0.2]])  # KL 2 and 0 nats, mean 1; 0.02 twice
+    torch.testing.assert_close(kl_above_free_bits(mean, torch.zeros(2, 2), 0.5), torch.tensor(1.5))
+    assert kl_above_free_bits(mean, torch.zeros(2, 2), 0.0) == kl_to_standard_normal(mean, torch.zeros(2, 2)).mean()
+
+
+def test_negative_free_bits_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"vae\.free_bits must be >= 0, got -0\.1: set it in params\.yaml"):
+        small_vae(free_bits=-0.1)
 
 
 @pytest.mark.parametrize("shape", [(1, 28, 28), (3, 32, 32), (1, 36, 36), (3, 64, 64)])
@@ -222,7 +343,7 @@ def test_equal_seeds_give_equal_bits_and_the_global_generator_is_left_alone() ->
     assert not torch.equal(first[0], first[1])
 
 
-@pytest.mark.parametrize("likelihood", ["bernoulli", "gaussian"])
+@pytest.mark.parametrize("likelihood", ["bernoulli", "continuous_bernoulli", "gaussian"])
 def test_a_model_rebuilt_from_its_config_and_state_samples_the_same_bits(likelihood: str) -> None:
     model = small_vae((3, 32, 32), likelihood=likelihood)
     train(model, halves(8, (3, 32, 32)), 2)

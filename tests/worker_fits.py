@@ -76,7 +76,7 @@ def make_model(name: str) -> nn.Module:
         model.init_random(weights)
         return model
     if name == "vae":
-        vae = Vae(**COMMON_GENERATOR, likelihood="bernoulli", beta=1.0, warmup_steps=0)
+        vae = Vae(**COMMON_GENERATOR, likelihood="bernoulli", beta=1.0, free_bits=0.0, iw_samples=1, warmup_steps=0)
         return ConditionalVAE(SHAPE, 2, config=vae, generator=weights)
     if name == "gan":
         gan = Gan(**COMMON_GENERATOR, r1_weight=0.3, r1_every=2, ema_decay=0.9, diffaugment=True, betas=[0.0, 0.99])

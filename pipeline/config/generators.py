@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from pipeline.config.rules import require_at_least, require_choice, require_fraction, require_positive
+from pipeline.config.rules import require, require_at_least, require_choice, require_fraction, require_positive
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -12,9 +12,16 @@ class Vae:
     width: int
     """Channels of the first conv layer, >= 4; 16..64."""
     likelihood: str
-    """bernoulli (values in [0, 1]) or gaussian (learned shared variance)."""
+    """bernoulli (values in [0, 1] as probabilities), continuous_bernoulli (a density of grey values in [0, 1]) or
+    gaussian (one learned variance for all pixels). Their bounds are not comparable."""
     beta: float
     """Weight of the KL term, >= 0; 1 is the evidence lower bound."""
+    free_bits: float
+    """Least KL, in nats, that a latent dimension is charged for, of its mean over a worker's batch, >= 0; 0 is off,
+    0.02..0.5. It keeps dimensions from collapsing to the prior (Kingma et al. 2016)."""
+    iw_samples: int
+    """Samples k of the importance-weighted bound to train by, >= 1; a step costs k decodings. 1 is the evidence lower
+    bound; 5..50 (Burda et al. 2016). More than 1 excludes free_bits."""
     warmup_steps: int
     """Steps over which beta rises from 0, >= 0."""
     steps: int
@@ -27,11 +34,13 @@ class Vae:
     def __post_init__(self) -> None:
         require_at_least("vae.latent_dim", self.latent_dim, 1)
         require_at_least("vae.width", self.width, 4)
-        require_choice("vae.likelihood", self.likelihood, ("bernoulli", "gaussian"))
-        for key in ("beta", "warmup_steps"):
+        require_choice("vae.likelihood", self.likelihood, ("bernoulli", "continuous_bernoulli", "gaussian"))
+        for key in ("beta", "free_bits", "warmup_steps"):
             require_at_least(f"vae.{key}", getattr(self, key), 0)
-        for key in ("steps", "batch_size"):
+        for key in ("iw_samples", "steps", "batch_size"):
             require_at_least(f"vae.{key}", getattr(self, key), 1)
+        if self.iw_samples > 1:
+            require(self.free_bits == 0, "vae.free_bits", self.free_bits, "0 where vae.iw_samples > 1")
         require_positive("vae.lr", self.lr)
 
 

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pipeline.config.generators import Vae
+from pipeline.models.continuous_bernoulli import continuous_bernoulli_log_density, continuous_bernoulli_mean
 from pipeline.models.conv_blocks import ConvDecoder, ConvEncoder, draw_weights, label_rows
 from pipeline.models.dense_stack import DenseStack
 from pipeline.models.losses import Batch, Losses
@@ -29,7 +30,16 @@ MIN_SIGMA = 1 / 256
 
 def kl_to_standard_normal(mean_BZ: Tensor, log_variance_BZ: Tensor) -> Tensor:
     """KL(N(mean, exp(log_variance)) || N(0, I)), (B,), in nats (Kingma & Welling 2014, appendix B)."""
-    return 0.5 * (mean_BZ.square() + log_variance_BZ.exp() - 1 - log_variance_BZ).sum(dim=1)
+    return _kl_by_dimension(mean_BZ, log_variance_BZ).sum(dim=1)
+
+
+def kl_above_free_bits(mean_BZ: Tensor, log_variance_BZ: Tensor, free_bits: float) -> Tensor:
+    """sum_j max(free_bits, mean over the batch of KL_j), a scalar in nats (Kingma et al. 2016)."""
+    return _kl_by_dimension(mean_BZ, log_variance_BZ).mean(dim=0).clamp(min=free_bits).sum()
+
+
+def _kl_by_dimension(mean_BZ: Tensor, log_variance_BZ: Tensor) -> Tensor:
+    return 0.5 * (mean_BZ.square() + log_variance_BZ.exp() - 1 - log_variance_BZ)
 
 
 def normal_log_density(z_BZ: Tensor, mean_BZ: Tensor, log_variance_BZ: Tensor) -> Tensor:
@@ -39,19 +49,27 @@ def normal_log_density(z_BZ: Tensor, mean_BZ: Tensor, log_variance_BZ: Tensor) -
 
 
 def importance_bound(
-    log_joint: Callable[[Tensor], Tensor], mean_BZ: Tensor, log_variance_BZ: Tensor, k: int, generator: torch.Generator
+    log_joint: Callable[[Tensor], Tensor],
+    mean_BZ: Tensor,
+    log_variance_BZ: Tensor,
+    k: int,
+    generator: torch.Generator,
+    *,
+    beta: float = 1.0,
 ) -> Tensor:
     """log (1/k) sum_i p(x, z_i) / q(z_i | x) with z_i ~ q = N(mean, exp(log_variance))   (Burda et al. 2016, eq. 8).
 
     log_joint: z (B, Z) to log p(x, z) (B,).  Returns (B,), in nats: on average the ELBO for k = 1, rising with k
-    towards log p(x), exact for any k where q is the true posterior.
+    towards log p(x), exact for any k where q is the true posterior.  One sample is held at a time (k for the gradient).
+    beta: power of q(z|x), for a log_joint whose prior has that power, too; other than 1 there is no bound.
     """
     if k < 1:
         raise ValueError(f"k must be >= 1, got {k}: the bound needs at least one sample")
     total = torch.full_like(mean_BZ[:, 0], -math.inf)
     for _ in range(k):
         z_BZ = sample_normal(mean_BZ, log_variance_BZ, generator)
-        total = torch.logaddexp(total, log_joint(z_BZ) - normal_log_density(z_BZ, mean_BZ, log_variance_BZ))
+        log_q = beta * normal_log_density(z_BZ, mean_BZ, log_variance_BZ)
+        total = torch.logaddexp(total, log_joint(z_BZ) - log_q)
     return total - math.log(k)
 
 
@@ -59,11 +77,16 @@ def sample_normal(mean_BZ: Tensor, log_variance_BZ: Tensor, generator: torch.Gen
     return mean_BZ + draw_normal(mean_BZ.shape, generator, mean_BZ) * (0.5 * log_variance_BZ).exp()
 
 
+def _log_prior(z_BZ: Tensor) -> Tensor:
+    return normal_log_density(z_BZ, torch.zeros_like(z_BZ), torch.zeros_like(z_BZ))
+
+
 class ConditionalVAE(nn.Module):
     """p(x | z, y) and q(z | x, y) by convolutions, p(z) = N(0, I); the label enters both through an embedding.
 
     With the Bernoulli likelihood, values between 0 and 1 are probabilities of a binarised pixel: the bound is that of
-    the binarised image, averaged over binarisations.  With the Gaussian one, all pixels share a learned deviation.
+    the binarised image, averaged over binarisations.  The continuous Bernoulli is a density of the grey values
+    themselves.  With the Gaussian one, all pixels share a learned deviation.
     `generator` draws the weights; without it they start from a fixed seed, to be overwritten by load_state_dict.
     hidden_sizes: of a dense encoder in place of the convolutions, which unrolling.py lets start from a DBN.
     """
@@ -107,17 +130,22 @@ class ConditionalVAE(nn.Module):
 
     def decode(self, z: Tensor, labels: Tensor) -> Tensor:
         """Means of p(x | z, y), (B, C, H, H) in [0, 1]."""
-        return torch.sigmoid(self._decode_logits(z, labels))
+        logits = self._decode_logits(z, labels)
+        if self.config.likelihood == "continuous_bernoulli":
+            return continuous_bernoulli_mean(logits)
+        return torch.sigmoid(logits)
 
     def sigma(self) -> Tensor:
         """The pixels' shared standard deviation (Gaussian likelihood only)."""
         if self.raw_sigma is None:
-            raise ValueError("the bernoulli likelihood has no sigma: set vae.likelihood to gaussian")
+            raise ValueError(f"the {self.config.likelihood} likelihood has no sigma: set vae.likelihood to gaussian")
         return MIN_SIGMA + F.softplus(self.raw_sigma)
 
     def log_likelihood(self, images: Tensor, z: Tensor, labels: Tensor) -> Tensor:
         """log p(x | z, y), (B,), in nats."""
         logits = self._decode_logits(z, labels)
+        if self.config.likelihood == "continuous_bernoulli":
+            return continuous_bernoulli_log_density(images, logits).flatten(1).sum(dim=1)
         if self.raw_sigma is None:
             return -F.binary_cross_entropy_with_logits(logits, images, reduction="none").flatten(1).sum(dim=1)
         sigma = self.sigma()
@@ -129,7 +157,11 @@ class ConditionalVAE(nn.Module):
         return self.config.beta * min(1.0, step / self.config.warmup_steps if self.config.warmup_steps else 1.0)
 
     def training_losses(self, batch: Batch, step: int, generator: torch.Generator) -> Losses:
-        """total = reconstruction + beta(step) * kl; parts, in nats: reconstruction = -E log p(x|z), kl, elbo."""
+        """total = reconstruction + beta(step) * kl, with free bits their kl_above_free_bits in place of kl.
+
+        With iw_samples > 1 total = -importance_bound (at beta 1), whose gradient goes through the samples.
+        Parts, in nats: reconstruction = -E log p(x|z), kl, elbo.
+        """
         return self._losses(batch, self.beta(step), generator)
 
     def validation_losses(self, batch: Batch, step: int, generator: torch.Generator) -> Losses:  # noqa: ARG002
@@ -140,11 +172,11 @@ class ConditionalVAE(nn.Module):
     def iwae_bound(self, images: Tensor, labels: Tensor, k: int, generator: torch.Generator) -> Tensor:
         """Importance-weighted lower bound on log p(x | y) with k samples, (B,), in nats."""
 
-        def log_joint(z: Tensor) -> Tensor:
-            prior = normal_log_density(z, torch.zeros_like(z), torch.zeros_like(z))
-            return self.log_likelihood(images, z, labels) + prior
-
         mean, log_variance = self.encode(images, labels)
+
+        def log_joint(z: Tensor) -> Tensor:
+            return self.log_likelihood(images, z, labels) + _log_prior(z)
+
         return importance_bound(log_joint, mean, log_variance, k, generator)
 
     @torch.no_grad()
@@ -178,8 +210,25 @@ class ConditionalVAE(nn.Module):
 
     def _losses(self, batch: Batch, beta: float, generator: torch.Generator) -> Losses:
         mean, log_variance = self.encode(batch.images, batch.labels)
+        if self.config.iw_samples > 1:
+            return self._importance_losses(batch, mean, log_variance, beta, generator)
         z = sample_normal(mean, log_variance, generator)
         reconstruction = -self.log_likelihood(batch.images, z, batch.labels).mean()
         kl = kl_to_standard_normal(mean, log_variance).mean()
         parts = {"reconstruction": reconstruction, "kl": kl, "elbo": -(reconstruction + kl)}
-        return Losses(reconstruction + beta * kl, parts)
+        charged = kl_above_free_bits(mean, log_variance, self.config.free_bits) if self.config.free_bits else kl
+        return Losses(reconstruction + beta * charged, parts)
+
+    def _importance_losses(
+        self, batch: Batch, mean: Tensor, log_variance: Tensor, beta: float, generator: torch.Generator
+    ) -> Losses:
+        log_likelihoods: list[Tensor] = []
+
+        def log_joint(z: Tensor) -> Tensor:
+            log_likelihoods.append(self.log_likelihood(batch.images, z, batch.labels))
+            return log_likelihoods[-1] + beta * _log_prior(z)
+
+        bound = importance_bound(log_joint, mean, log_variance, self.config.iw_samples, generator, beta=beta).mean()
+        reconstruction = -torch.stack(log_likelihoods).mean()
+        kl = kl_to_standard_normal(mean, log_variance).mean()
+        return Losses(-bound, {"reconstruction": reconstruction, "kl": kl, "elbo": -(reconstruction + kl)})
