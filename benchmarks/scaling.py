@@ -150,11 +150,8 @@ def measure_workers(rounds: int, steps: int, batch_sizes: Sequence[int]) -> list
             assert isinstance(shared, list), shared
             speeds.append(alone / median(shared))
         name, low, high = f"speed of 2 workers, batch {batch_size}", min(speeds), max(speeds)
-        rows.append(
-            Row(
-                name=name, value=median(speeds), unit="x", low=low, high=high, bar=BARS.get(batch_size), better="higher"
-            )
-        )
+        bar = BARS.get(batch_size)
+        rows.append(Row(name=name, value=median(speeds), unit="x", low=low, high=high, bar=bar, better="higher"))
         name = f"its limit, batch {batch_size}"
         rows.append(Row(name=name, value=median(limits), unit="x", better="higher"))
     return rows
