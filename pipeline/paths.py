@@ -29,6 +29,8 @@ FINETUNE = OUT / "finetune"
 """winner.safetensors, scratch.safetensors, recipe.json."""
 EVALUATE = OUT / "evaluate"
 """trials.csv, comparisons.csv, confusion.csv, verdict.json."""
+APPLICATIONS = OUT / "applications"
+"""One folder per application."""
 REPORT = Path("report")
 """index.html."""
 
@@ -46,6 +48,11 @@ def generator(name: str) -> Path:
 def synthetic(name: str) -> Path:
     """Folder with one synthetic set per label draw: images-<draw>.npy, labels-<draw>.npy; quality.json."""
     return SYNTHETIC / name
+
+
+def application(name: str) -> Path:
+    """Folder of an application: its story.json, scores and trained models."""
+    return APPLICATIONS / name
 
 
 def metrics(stage: str) -> Path:

@@ -19,12 +19,16 @@ ROOT = Path(__file__).parent.parent
 BY_HAND = ("sample",)
 """Verbs for people in stages/: nothing in dvc.yaml runs them."""
 
+APPLICATIONS = ("anomaly", "denoise", "represent", "features")
+"""Stages that score on test images what was chosen without them."""
+
 LAYERS = [
     ("stages", "cluster"),
     (
         "pipeline.launch",
         "pipeline.tuning",
         "pipeline.training",
+        "pipeline.applications",
         "pipeline.report",
         "pipeline.estimators",
         "pipeline.deep_estimators",
@@ -136,13 +140,13 @@ def test_init_files_are_empty() -> None:
     assert [file for file, source in own_files().items() if file.endswith("__init__.py") and source] == []
 
 
-def test_only_evaluate_reads_the_test_split() -> None:
+def test_only_evaluate_and_the_applications_read_the_test_split() -> None:
     readers = [
         file
         for file, source in own_files().items()
         if file != "pipeline/data/test_split.py" and any("test_split" in name for name in imports(source))
     ]
-    assert set(readers) <= {"stages/evaluate.py"}
+    assert set(readers) <= {f"stages/{name}.py" for name in ("evaluate", *APPLICATIONS)}
 
 
 def test_models_and_metrics_import_neither_lightning_nor_ray_nor_dvc_nor_wandb() -> None:

@@ -97,9 +97,8 @@ def test_the_page_refers_to_nothing_outside_itself(page: Page) -> None:
 
 
 def test_every_picture_says_what_it_shows(page: Page) -> None:
-    assert (
-        len(page.all("img")) == 1 + 2 + 3 * 3
-    )  # data, generators; filters, reconstructions and chains of three layers
+    # data, generators; filters, reconstructions and chains of three layers; an application
+    assert len(page.all("img")) == 1 + 2 + 3 * 3 + 1
     assert all(len(image["alt"]) > 15 for image in page.all("img"))
     assert all(len(svg["aria-label"]) > 15 for svg in page.all("svg") if svg["role"] == "img")
 
@@ -115,6 +114,7 @@ def test_the_page_holds_every_section(page: Page) -> None:
         "dbn",
         "sweep",
         "final",
+        "applications",
         "data",
         "reproduce",
     ]

@@ -1,7 +1,10 @@
 """What a report says, free of how it looks: one tree of frozen dataclasses that any writer can render."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+from pipeline.applications.story import Table
 
 
 @dataclass(frozen=True)
@@ -167,6 +170,22 @@ class FinalModel:
 
 
 @dataclass(frozen=True)
+class ShownPicture:
+    picture: Picture
+    caption: str
+
+
+@dataclass(frozen=True)
+class Application:
+    """One of the uses of the models, as it told it itself."""
+
+    title: str
+    sentence: str
+    tables: Sequence[Table]
+    pictures: list[ShownPicture]
+
+
+@dataclass(frozen=True)
 class DataFacts:
     """counts: images by class name, by split."""
 
@@ -201,6 +220,7 @@ class Content:
     layers: list[LayerFacts]
     sweep: Sweep | None
     final: FinalModel
+    applications: list[Application]
     data: DataFacts
     reproduction: Reproduction
     left_out: list[str]

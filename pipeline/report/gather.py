@@ -13,6 +13,7 @@ from pipeline.config.generators import Augment
 from pipeline.config.load import Params
 from pipeline.config.monitor import Monitor
 from pipeline.metrics.verdicts import ARM_NAMES, name_pair
+from pipeline.report.applications import read_applications
 from pipeline.report.arm_facts import describe_arm
 from pipeline.report.content import (
     Accuracy,
@@ -65,6 +66,7 @@ class Gatherer:
             ],
             sweep=self.read_sweep(),
             final=self.read_final(),
+            applications=read_applications(self.files),
             data=self.read_data(),
             reproduction=reproduction,
             left_out=[],
