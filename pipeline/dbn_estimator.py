@@ -29,7 +29,7 @@ from pipeline.estimator_inputs import (
     own_words,
     to_array,
 )
-from pipeline.metrics.annealing import Annealing, LogPartition, base_rate_biases, estimate_log_partition
+from pipeline.metrics.annealing import Annealing, BaseRates, LogPartition, estimate_log_partition
 from pipeline.metrics.likelihood import MIN_ESS, draw_bounds, say_refusal
 from pipeline.models.dbn_sampling import Chains
 from pipeline.models.enumeration import MAX_ENUMERATED
@@ -223,4 +223,4 @@ def _estimate(model: UntiedDBN, x: Tensor, annealing: Annealing, seed: int) -> L
     if model.top.num_hidden <= MAX_ENUMERATED:
         log_z = float(model.top.log_partition())
         return LogPartition(log_z=log_z, low=log_z, high=log_z, ess=math.inf, num_chains=0, num_temperatures=0)
-    return estimate_log_partition(model.top, base_rate_biases(model.reach_top(x).detach()), annealing, seed=seed)
+    return estimate_log_partition(model.top, BaseRates.of(model.top, model.reach_top(x)), annealing, seed=seed)

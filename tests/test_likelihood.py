@@ -12,8 +12,8 @@ from torch import Tensor
 
 from pipeline.metrics.annealing import (
     Annealing,
+    BaseRates,
     LogPartition,
-    base_rate_biases,
     estimate_log_partition,
     estimate_log_partition_downwards,
     temperatures,
@@ -50,6 +50,11 @@ def tiny(num_visible: int = 6, num_hidden: int = 4, scale: float = 1.0) -> RBM:
     return model
 
 
+def even(num_visible: int = 6, num_hidden: int = 4) -> BaseRates:
+    """Fair coins."""
+    return BaseRates(visible=torch.zeros(num_visible), hidden=torch.zeros(num_hidden))
+
+
 def exactly(log_z: Tensor | float) -> LogPartition:
     """log Z as enumeration knows it."""
     value = float(log_z)
@@ -82,18 +87,18 @@ def trained() -> RBM:
 
 @pytest.mark.parametrize("seed", range(5))
 def test_annealing_finds_the_enumerated_log_partition_of_a_trained_rbm(trained: RBM, seed: int) -> None:
-    base = base_rate_biases(bars(2000))
+    base = BaseRates.of(trained, bars(2000))
     found = estimate_log_partition(trained, base, Annealing(num_chains=200, num_temperatures=1000), seed=seed)
     exact = float(trained.log_partition())
     assert abs(found.log_z - exact) < 0.1
     assert found.low < found.log_z < found.high
     assert 50 < found.ess <= 200
     # The test means something: independent pixels are far from this model.
-    assert abs(float(torch.nn.functional.softplus(base).sum()) + 16 * np.log(2) - exact) > 1
+    assert abs(base.log_partition - exact) > 1
 
 
 def test_downward_annealing_from_mixed_chains_finds_it_from_above(trained: RBM) -> None:
-    base, annealing = base_rate_biases(bars(2000)), Annealing(num_chains=200, num_temperatures=1000)
+    base, annealing = BaseRates.of(trained, bars(2000)), Annealing(num_chains=200, num_temperatures=1000)
     samples = trained.gibbs(bars(200, seed=5), 2000, seeded(2))
     found = estimate_log_partition_downwards(trained, base, samples, annealing, seed=0)
     assert abs(found.log_z - float(trained.log_partition())) < 0.1
@@ -101,7 +106,7 @@ def test_downward_annealing_from_mixed_chains_finds_it_from_above(trained: RBM) 
 
 def test_the_interval_covers() -> None:
     """With a coverage of 95 %, fewer than 181 hits in 200, or 200, come about once in 300 tests of this kind."""
-    model, base = tiny(), torch.zeros(6)
+    model, base = tiny(), even()
     exact, annealing = float(model.log_partition()), Annealing(num_chains=100, num_temperatures=20)
     found = [estimate_log_partition(model, base, annealing, seed=seed) for seed in range(REPEATS)]
     hits = sum(one.low <= exact <= one.high for one in found)
@@ -110,7 +115,7 @@ def test_the_interval_covers() -> None:
 
 
 def test_the_interval_is_as_wide_as_repeats_scatter() -> None:
-    model, base, annealing = tiny(), torch.zeros(6), Annealing(num_chains=100, num_temperatures=20)
+    model, base, annealing = tiny(), even(), Annealing(num_chains=100, num_temperatures=20)
     found = [estimate_log_partition(model, base, annealing, seed=seed) for seed in range(REPEATS)]
     scatter = float(np.std([one.log_z for one in found]))
     claimed = float(np.mean([one.high - one.low for one in found])) / 2 / float(stats.t.ppf(0.975, 99))
@@ -118,7 +123,7 @@ def test_the_interval_is_as_wide_as_repeats_scatter() -> None:
 
 
 def test_upward_and_downward_estimates_stand_on_either_side_of_the_truth() -> None:
-    model, base = tiny(scale=1.5), torch.zeros(6, dtype=torch.float64)
+    model, base = tiny(scale=1.5), even()
     exact, annealing = float(model.log_partition()), Annealing(num_chains=4, num_temperatures=5)
     v = states(6)
     chances = torch.softmax(-model.free_energy(v), 0).detach()
@@ -132,7 +137,8 @@ def test_upward_and_downward_estimates_stand_on_either_side_of_the_truth() -> No
 
 
 def test_the_mean_weight_is_unbiased_however_few_the_temperatures() -> None:
-    model, base = tiny(), torch.full((6,), 0.3)
+    model = tiny()
+    base = BaseRates(visible=torch.full((6,), 0.3), hidden=torch.tensor([-2.0, 0.5, 1.0, 0.0]))
     exact = float(model.log_partition())
     for count in (2, 3, 6):
         annealing = Annealing(num_chains=20_000, num_temperatures=count)
@@ -145,18 +151,26 @@ def test_a_model_without_weights_is_its_own_base_rate_model() -> None:
     model = tiny()
     with torch.no_grad():
         model.weight.zero_()
-        model.hidden_bias.zero_()
-    base = model.visible_bias.detach()
+    base = BaseRates(visible=model.visible_bias.detach(), hidden=model.hidden_bias.detach())
     found = estimate_log_partition(model, base, Annealing(num_chains=8, num_temperatures=7), seed=0)
     assert found.log_z == pytest.approx(float(model.log_partition()), abs=1e-12)
     assert found.ess == pytest.approx(8)
     assert found.high - found.low == pytest.approx(0, abs=1e-9)
 
 
-def test_base_rates_are_the_smoothed_mean_image() -> None:
-    images = torch.tensor([[0.0, 1.0, 0.2], [0.0, 1.0, 0.6]])
-    expected = torch.tensor([0.05, 1.05, 0.45]) / 1.1
-    torch.testing.assert_close(torch.sigmoid(base_rate_biases(images)), expected)
+def test_base_rates_are_the_smoothed_means_of_both_kinds_of_units() -> None:
+    model, images = tiny(3, 2), torch.tensor([[0.0, 1.0, 0.2], [0.0, 1.0, 0.6]], dtype=torch.float64)
+    base = BaseRates.of(model, images)
+    expected = torch.tensor([0.05, 1.05, 0.45], dtype=torch.float64) / 1.1
+    torch.testing.assert_close(torch.sigmoid(base.visible), expected)
+    active = torch.sigmoid(images @ model.weight + model.hidden_bias).mean(0).detach()
+    torch.testing.assert_close(torch.sigmoid(base.hidden), (active + 0.05) / 1.1)
+
+
+def test_the_base_rate_models_log_partition_is_that_of_enumeration() -> None:
+    base = BaseRates(visible=torch.tensor([0.3, -1.0]), hidden=torch.tensor([2.0]))
+    energies = states(3) @ torch.tensor([0.3, -1.0, 2.0], dtype=torch.float64)
+    assert base.log_partition == pytest.approx(float(torch.logsumexp(energies, 0)), abs=1e-6)
 
 
 def test_temperatures_rise_from_zero_to_one() -> None:
@@ -167,7 +181,7 @@ def test_temperatures_rise_from_zero_to_one() -> None:
 
 
 def test_equal_seeds_give_equal_estimates_and_other_seeds_others(trained: RBM) -> None:
-    base, annealing = base_rate_biases(bars(100)), Annealing(num_chains=50, num_temperatures=50)
+    base, annealing = BaseRates.of(trained, bars(100)), Annealing(num_chains=50, num_temperatures=50)
     first, again, other = (estimate_log_partition(trained, base, annealing, seed=seed) for seed in (3, 3, 4))
     assert first == again
     assert first.log_z != other.log_z
@@ -175,7 +189,7 @@ def test_equal_seeds_give_equal_estimates_and_other_seeds_others(trained: RBM) -
 
 @pytest.mark.parametrize("at_once", [1, 7, 64, 100])
 def test_the_estimate_does_not_depend_on_how_many_chains_move_at_once(at_once: int) -> None:
-    model, base = tiny(), torch.zeros(6)
+    model, base = tiny(), even()
     whole = Annealing(num_chains=150, num_temperatures=12)
     parts = replace(whole, chains_at_once=at_once)
     samples = model.gibbs(torch.zeros(150, 6, dtype=torch.float64), 20, seeded())
@@ -201,7 +215,7 @@ def test_the_log_likelihood_matches_enumeration() -> None:
 
 def test_too_few_effective_chains_are_refused() -> None:
     model = tiny(scale=4.0)
-    hasty = estimate_log_partition(model, torch.zeros(6), Annealing(num_chains=60, num_temperatures=2), seed=0)
+    hasty = estimate_log_partition(model, even(), Annealing(num_chains=60, num_temperatures=2), seed=0)
     assert hasty.ess < 50
     with pytest.raises(ValueError, match=r"rests on [\d.]+ effective chains of 60, fewer than 50: raise num_temp"):
         compute_log_likelihood(model, states(6), hasty)
@@ -219,13 +233,15 @@ def test_grey_images_are_refused() -> None:
 def test_what_annealing_cannot_do_is_refused() -> None:
     annealing = Annealing(num_chains=4, num_temperatures=3)
     with pytest.raises(ValueError, match="bernoulli visible units, got gaussian"):
-        estimate_log_partition(RBM(6, 4, visible="gaussian"), torch.zeros(6), annealing, seed=0)
+        estimate_log_partition(RBM(6, 4, visible="gaussian"), even(), annealing, seed=0)
     with pytest.raises(ValueError, match="bernoulli hidden units, got relu"):
-        estimate_log_partition(RBM(6, 4, hidden="relu"), torch.zeros(6), annealing, seed=0)
-    with pytest.raises(ValueError, match="needs 6 biases"):
-        estimate_log_partition(RBM(6, 4), torch.zeros(5), annealing, seed=0)
+        estimate_log_partition(RBM(6, 4, hidden="relu"), even(), annealing, seed=0)
+    with pytest.raises(ValueError, match="needs 6 visible biases"):
+        estimate_log_partition(RBM(6, 4), even(5, 4), annealing, seed=0)
+    with pytest.raises(ValueError, match="needs 4 hidden biases"):
+        estimate_log_partition(RBM(6, 4), even(6, 5), annealing, seed=0)
     with pytest.raises(ValueError, match=r"shape \(4, 6\).*got \(3, 6\)"):
-        estimate_log_partition_downwards(RBM(6, 4), torch.zeros(6), torch.zeros(3, 6), annealing, seed=0)
+        estimate_log_partition_downwards(RBM(6, 4), even(), torch.zeros(3, 6), annealing, seed=0)
     for changes in ({"num_chains": 1}, {"num_temperatures": 1}, {"chains_at_once": 0}):
         with pytest.raises(ValueError, match="of annealing must be >="):
             replace(annealing, **changes)

@@ -12,7 +12,7 @@ import torch
 from benchmarks.published.digits import SEED, Digits, Effort, as_floats, dense_layer, train
 from benchmarks.record import Row
 from pipeline.device import resolve_device
-from pipeline.metrics.annealing import Annealing, LogPartition, base_rate_biases, estimate_log_partition
+from pipeline.metrics.annealing import Annealing, BaseRates, LogPartition, estimate_log_partition
 from pipeline.metrics.likelihood import bound_log_likelihood, compute_log_likelihood
 from pipeline.models.dbn import DBN
 from pipeline.models.rbm import RBM
@@ -29,7 +29,7 @@ def top_partition(digits: Digits, dbn: DBN, annealing: Annealing) -> LogPartitio
     dbn.to(device)
     with torch.no_grad():
         inputs = dbn.mean_field(as_floats(digits.data.images).to(device), len(dbn.layers) - 1)
-    partition = estimate_log_partition(top, base_rate_biases(inputs), annealing, seed=derive_seed(SEED, "log Z"))
+    partition = estimate_log_partition(top, BaseRates.of(top, inputs), annealing, seed=derive_seed(SEED, "log Z"))
     print(
         f"log Z = {partition.log_z:.2f} [{partition.low:.2f}, {partition.high:.2f}] from {partition.ess:.0f} effective "
         f"chains of {partition.num_chains} at {partition.num_temperatures} temperatures",

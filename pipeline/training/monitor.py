@@ -12,7 +12,7 @@ from torch import Tensor
 
 from pipeline.config.monitor import Monitor
 from pipeline.config.pretrain import DenseLayer, Layer
-from pipeline.metrics.annealing import Annealing, base_rate_biases, estimate_log_partition
+from pipeline.metrics.annealing import Annealing, BaseRates, estimate_log_partition
 from pipeline.metrics.likelihood import MIN_ESS, compute_log_likelihood, say_refusal
 from pipeline.models.dbn import GreedyLayer
 from pipeline.models.pseudo_likelihood import negative_pseudo_likelihood
@@ -86,7 +86,7 @@ class LayerMonitor:
         assert isinstance(top, RBM)
         annealing = Annealing(num_chains=self._monitor.ais_chains, num_temperatures=self._monitor.ais_temperatures)
         seed = derive_seed(self._seed, "annealing")
-        partition = estimate_log_partition(top, base_rate_biases(train), annealing, seed=seed)
+        partition = estimate_log_partition(top, BaseRates.of(top, train), annealing, seed=seed)
         if partition.ess < MIN_ESS:
             return {"ess": partition.ess}
         v = sample_bernoulli(held_out.flatten(1), make_generator(self._seed, "binary", device=held_out.device))
