@@ -1,6 +1,7 @@
 """Full MNIST as the published rows need it, and how much of their training `--quick` leaves."""
 
 from dataclasses import dataclass, replace
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,10 @@ from pipeline.metrics.annealing import Annealing
 from pipeline.metrics.likelihood import MIN_ESS
 from pipeline.models.dbn import DBN
 from pipeline.models.sampling import sample_bernoulli
+from pipeline.paths import WORK
 from pipeline.seeding import make_generator, make_numpy_rng
 from pipeline.training.greedy import LayerData, LayerTask, fit_layer
+from pipeline.training.stored import DBN_FILE, load_dbn, save_dbn
 from pipeline.training.stream import as_tensor
 
 SEED = 0
@@ -89,16 +92,39 @@ def dense_layer(**changes: Any) -> DenseLayer:
     return replace(layer, **{**plain, **changes})
 
 
-def train(digits: Digits, effort: Effort, layer: DenseLayer, *, sampled: bool, below: DBN | None = None) -> DBN:
-    """One more layer on top of `below`, on the images themselves without it."""
+def kept(name: str, *settings: object) -> Path:
+    """Where a long training keeps what it has: delete the folder to begin again, as after a change of its code."""
+    return WORK / "published_rbm" / f"{name}-{sha256(repr(settings).encode()).hexdigest()[:12]}"
+
+
+def train(
+    digits: Digits,
+    effort: Effort,
+    layer: DenseLayer,
+    *,
+    sampled: bool,
+    below: DBN | None = None,
+    name: str | None = None,
+) -> DBN:
+    """One more layer on top of `below`, on the images themselves without it.
+
+    name: a killed training goes on, and a finished one is not repeated.
+    """
+    below = below or DBN([], (1, 28, 28))
+    folder = None if name is None or effort.quick else kept(name, [*below.configs, layer], sampled)
+    if folder is not None and (folder / DBN_FILE).is_file():
+        return load_dbn(folder)
     task = LayerTask(
         name="published_rbm",
-        below=below or DBN([], (1, 28, 28)),
+        below=below,
         layer=layer,
         seed=SEED,
         accelerator=effort.accelerator,
         precision="32",
-        checkpoint=None,
+        checkpoint=None if folder is None else folder / "fit.ckpt",
         sampled=sampled,
     )
-    return fit_layer(task, digits.data, lambda *_: None)[0]
+    dbn = fit_layer(task, digits.data, lambda *_: None)[0]
+    if folder is not None:
+        save_dbn(folder, dbn)
+    return dbn
