@@ -183,6 +183,9 @@ def test_losses_are_cross_entropies_by_their_formulas() -> None:
     expected = -(x * mean.log() + (1 - x) * (1 - mean).log()).sum(1).mean()
     torch.testing.assert_close(found.total.double(), expected, rtol=1e-5, atol=1e-5)
     assert float(found.parts["squared_error"]) == pytest.approx(float(network.squared_error(x).mean()), rel=1e-5)
+    network.loss = "squared_error"
+    other = network.training_losses(Batch(x, torch.zeros(6)), 0, seeded()).total
+    torch.testing.assert_close(other.double(), (x - mean).square().sum(1).mean(), rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(count_nats(torch.zeros(1, 16), x[:1].float()), torch.tensor([16 * np.log(2)]).float())
 
 
@@ -198,7 +201,9 @@ def test_rows_without_a_label_do_not_count_for_an_mlp() -> None:
 # --- files and errors
 
 
-@pytest.mark.parametrize("network", [DeepAutoencoder([16, 5, 3]), MLP([16, 5, 3], dropout=0.5, max_norm=2.0)])
+@pytest.mark.parametrize(
+    "network", [DeepAutoencoder([16, 5, 3], loss="squared_error"), MLP([16, 5, 3], dropout=0.5, max_norm=2.0)]
+)
 def test_saved_networks_come_back(network: DeepAutoencoder | MLP, tmp_path: Path) -> None:
     network.init_random(seeded())
     path = tmp_path / "network.safetensors"
@@ -214,6 +219,10 @@ def test_saved_networks_come_back(network: DeepAutoencoder | MLP, tmp_path: Path
 def test_networks_that_do_not_fit_a_dbn_are_refused_with_a_remedy() -> None:
     with pytest.raises(ValueError, match=r"code layer is linear: the top .* must be gaussian, got bern"):
         DeepAutoencoder([16, 5, 3]).init_from_dbn(stack(5, 3))
+    with pytest.raises(
+        ValueError, match="loss of an autoencoder must be one of cross_entropy, squared_error, got 'l1'"
+    ):
+        DeepAutoencoder([16, 5, 3], loss="l1")
     with pytest.raises(ValueError, match="visible units of layer 1 must be bernoulli, got gaussian"):
         DeepAutoencoder([16, 3]).init_from_dbn(stack(3, visible="gaussian", hidden="gaussian"))
     with pytest.raises(ValueError, match=r"\[\(5, 16\), .*, must be those .* lowest layers, \[\(4, 16\), "):

@@ -74,9 +74,9 @@ def load_digits() -> Digits:
     assert raw.test_images is not None
     assert raw.test_labels is not None
     order = make_numpy_rng(SEED, "held out").permutation(len(raw.images))
-    kept, held_out = order[HELD_OUT:], order[:HELD_OUT]
-    data = LayerData(raw.images[kept], raw.images[held_out])
-    return Digits(data, raw.labels[kept], raw.labels[held_out], raw.test_images, raw.test_labels)
+    learned, held_out = order[HELD_OUT:], order[:HELD_OUT]
+    data = LayerData(raw.images[learned], raw.images[held_out])
+    return Digits(data, raw.labels[learned], raw.labels[held_out], raw.test_images, raw.test_labels)
 
 
 def as_floats(images: npt.NDArray[np.uint8]) -> Tensor:

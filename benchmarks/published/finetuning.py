@@ -6,14 +6,14 @@ from typing import Any
 import torch
 from torch import nn
 
-from benchmarks.published.digits import SEED, Digits, Effort, dense_layer, train
+from benchmarks.published.digits import SEED, Digits, Effort, dense_layer, kept, train
 from pipeline.models.dbn import DBN
 from pipeline.seeding import derive_seed
 from pipeline.training.fit import fit
 from pipeline.training.plan import Epoch, FitPlan
 from pipeline.training.stream import BatchStream, as_tensor, in_batches
 
-REPORTS = 10
+REPORTS = 20
 """Looks at the held-out images during a fit, which print and decide nothing."""
 VALIDATION_BATCH = 1_000
 
@@ -25,13 +25,18 @@ def pretrain(digits: Digits, effort: Effort, layers: list[dict[str, Any]], epoch
     for number, changes in enumerate(layers):
         below = {"below": f"pretrain/dense{number}"} if number else {}
         layer = dense_layer(steps=steps, persistent=False, gibbs_steps=1, **below, **changes)
-        dbn = train(digits, effort, layer, sampled=False, below=dbn)
+        dbn = train(digits, effort, layer, sampled=False, below=dbn, name="pretrained")
     assert dbn is not None
     return dbn
 
 
-def finetune(model: nn.Module, digits: Digits, effort: Effort, *, epochs: int, batch_size: int, **plan: Any) -> None:
-    """Trains `model` in place on all labelled training images; plan: further settings of its FitPlan."""
+def finetune(
+    model: nn.Module, digits: Digits, effort: Effort, *, name: str, epochs: int, batch_size: int, **plan: Any
+) -> None:
+    """Trains `model` in place on all labelled training images; plan: further settings of its FitPlan.
+
+    name: a killed training goes on, and of a finished one the last of REPORTS is repeated.
+    """
     images, labels = as_tensor(digits.data.images), torch.from_numpy(digits.labels).long()
     held_out = as_tensor(digits.data.validation), torch.from_numpy(digits.validation_labels).long()
     stream = BatchStream(images, labels, batch_size=batch_size, seed=derive_seed(SEED, "fine-tuning", "batches"))
@@ -48,4 +53,6 @@ def finetune(model: nn.Module, digits: Digits, effort: Effort, *, epochs: int, b
         accelerator=effort.accelerator,
         **plan,
     )
-    fit(model, stream, settings, validation=in_batches(*held_out, VALIDATION_BATCH), on_epoch=show)
+    checkpoint = None if effort.quick else kept(name, settings) / "fit.ckpt"
+    validation = in_batches(*held_out, VALIDATION_BATCH)
+    fit(model, stream, settings, validation=validation, checkpoint=checkpoint, on_epoch=show)

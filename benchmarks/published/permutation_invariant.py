@@ -26,8 +26,8 @@ def measure_dropout(digits: Digits, effort: Effort) -> list[Row]:
     generator = make_generator(SEED, "dropout", "weights")
     pretrained.init_from_dbn(pretrain(digits, effort, layers, PRETRAIN_EPOCHS), generator)
     random.init_random(generator)
-    for model in (pretrained, random):
-        finetune(model, digits, effort, epochs=EPOCHS, batch_size=100, lr=1e-3, schedule="cosine")
+    for name, model in (("dropout", pretrained), ("dropout-random", random)):
+        finetune(model, digits, effort, name=name, epochs=EPOCHS, batch_size=100, lr=1e-3, schedule="cosine")
     return [
         _row("test error, DBN and dropout", digits, pretrained, 0.92, effort.bar(0.95), effort.bar(0.80)),
         _row("test error, dropout, no DBN", digits, random, None, None, None),

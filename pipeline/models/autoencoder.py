@@ -18,16 +18,21 @@ from pipeline.models.losses import Batch, Losses
 from pipeline.models.precision import widen
 from pipeline.models.unrolling import dense_layers, downward_maps, require_logistic, upward_maps
 
+LOSSES = ("cross_entropy", "squared_error")
+
 
 class DeepAutoencoder(nn.Module):
     """Logistic units, a linear code layer, and a decoder of the mirrored sizes with weights of its own.
 
-    sizes: V, the hidden layers, K.  All weights are zero until one of the `init_` methods (or load_state_dict).
+    sizes: V, the hidden layers, K.  loss: cross_entropy (that of the paper) or squared_error, what is minimised.
+    All weights are zero until one of the `init_` methods (or load_state_dict).
     """
 
-    def __init__(self, sizes: Sequence[int]) -> None:
+    def __init__(self, sizes: Sequence[int], *, loss: str = "cross_entropy") -> None:
         super().__init__()
-        self.sizes = list(sizes)
+        if loss not in LOSSES:
+            raise ValueError(f"loss of an autoencoder must be one of {', '.join(LOSSES)}, got {loss!r}")
+        self.sizes, self.loss = list(sizes), loss
         self.encoder = DenseStack(sizes, linear_top=True)
         self.decoder = DenseStack(self.sizes[::-1], linear_top=True)
 
@@ -66,12 +71,14 @@ class DeepAutoencoder(nn.Module):
         return (self.decode(self.encode(images)) - images.flatten(1)).square().sum(1)
 
     def training_losses(self, batch: Batch, step: int, generator: torch.Generator) -> Losses:  # noqa: ARG002
-        """Cross-entropy of the pixels, in nats an image; parts: cross_entropy, squared_error (summed over pixels)."""
+        """Parts, means over images: cross_entropy of the pixels (nats), squared_error (summed over pixels)."""
         x = batch.images.flatten(1)
         logits = self.decoder(self.encoder(x))
-        total = count_nats(logits, x).mean()
-        error = (torch.sigmoid(widen(logits.detach())) - x).square().sum(1).mean()
-        return Losses(total, {"cross_entropy": total.detach(), "squared_error": error})
+        parts = {
+            "cross_entropy": count_nats(logits, x).mean(),
+            "squared_error": (torch.sigmoid(widen(logits)) - x).square().sum(1).mean(),
+        }
+        return Losses(parts[self.loss], {name: part.detach() for name, part in parts.items()})
 
     @torch.no_grad()
     def validation_losses(self, batch: Batch, step: int, generator: torch.Generator) -> Losses:
@@ -79,8 +86,8 @@ class DeepAutoencoder(nn.Module):
 
     def to_config(self) -> dict[str, Any]:
         """What `from_config` builds the same network from, as json."""
-        return {"sizes": self.sizes}
+        return {"sizes": self.sizes, "loss": self.loss}
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Self:
-        return cls(config["sizes"])
+        return cls(config["sizes"], loss=config["loss"])
