@@ -84,7 +84,7 @@ def estimate(rbm: RBM, x: Tensor, step: int, generator: torch.Generator, *, watc
             return centre(contrast_gradients(data, model, rbm.units, now, product=product), *offsets)
 
         if not watched:
-            finite = model.hidden.mean() - data.hidden.mean()
+            finite = model.hidden.mean()  # weights that are not finite leave no mean that is
             return Estimate(Losses(with_gradients(finite, lambda: contrast(data, model), now), {}, False), data, end)
         total = contrastive_divergence(data, model, contrast, now)
         parts |= {"free_energy_model": model.free_energy.mean(), **moved}

@@ -37,7 +37,9 @@ def contrast_gradients(
     # One product over both phases: half the writing of a (V, H) matrix, which costs what a tenth of the product does.
     t_BV = torch.cat([t_data, t_model])
     share_B = torch.cat([t_BV.new_full((len(t),), sign / len(t)) for t, sign in ((t_data, -1), (t_model, 1))])
-    h_BH = torch.cat([data.hidden, model.hidden]).mul_(share_B[:, None])
+    h_BH = t_BV.new_empty(len(t_BV), data.hidden.shape[1])
+    torch.mul(data.hidden, -1 / len(t_data), out=h_BH[: len(t_data)])
+    torch.mul(model.hidden, 1 / len(t_model), out=h_BH[len(t_data) :])
     weight = torch.mm(t_BV.to(product or t_BV.dtype).t(), h_BH.to(product or h_BH.dtype)).to(h_BH.dtype)
     hidden_bias = units.scale(t_BV, h_BH).sum(0)  # where it counts, t(v) is v
     visible_bias = share_B @ t_BV  # a Gaussian b itself cancels
