@@ -152,6 +152,7 @@ class DBN(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
             steps=1,
             batch_size=self.batch_size,
             lr=self.lr,
+            schedule="linear_tail",
             momentum=self.momentum,
             weight_decay=self.weight_decay,
             gibbs_steps=self.gibbs_steps,

@@ -68,6 +68,7 @@ class DBNEstimator(BaseEstimator):
             steps=1,
             batch_size=self.batch_size,
             lr=self.pretrain_lr * (CODE_LR_SHARE if hidden == "gaussian" else 1),
+            schedule="linear_tail",
             momentum=0.9,
             weight_decay=2e-4,
             gibbs_steps=1,

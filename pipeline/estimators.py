@@ -69,6 +69,7 @@ class RBM(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         visible: str = "bernoulli",
         hidden: str = "bernoulli",
         lr: float = 0.05,
+        schedule: str = "linear_tail",
         momentum: float = 0.9,
         weight_decay: float = 0.0,
         epochs: int = 10,
@@ -87,6 +88,7 @@ class RBM(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         self.visible = visible
         self.hidden = hidden
         self.lr = lr
+        self.schedule = schedule
         self.momentum = momentum
         self.weight_decay = weight_decay
         self.epochs = epochs

@@ -16,6 +16,7 @@ COMMON: dict[str, Any] = {
     "steps": 1,
     "batch_size": 4,
     "lr": 0.1,
+    "schedule": "linear_tail",
     "momentum": 0.0,
     "weight_decay": 0.0,
     "gibbs_steps": 1,

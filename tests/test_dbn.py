@@ -21,6 +21,7 @@ TRAINING: dict[str, Any] = {
     "steps": 1,
     "batch_size": 8,
     "lr": 0.1,
+    "schedule": "linear_tail",
     "momentum": 0.5,
     "weight_decay": 0.0,
     "gibbs_steps": 1,

@@ -12,6 +12,7 @@ from pipeline.config.pretrain import ConvLayer, DenseLayer
 from pipeline.models.dbn import DBN
 from pipeline.training.greedy import LayerData, LayerTask, fit_layer
 from pipeline.training.monitor import Curve, Point
+from pipeline.training.plan import FitPlan, schedule_factor
 from pipeline.training.stored import load_dbn, save_dbn
 
 IMAGE_SHAPE = (1, 12, 12)
@@ -20,6 +21,7 @@ COMMON: dict[str, Any] = {
     "steps": 30,
     "batch_size": 16,
     "lr": 0.1,
+    "schedule": "linear_tail",
     "momentum": 0.5,
     "weight_decay": 0.0,
     "gibbs_steps": 1,
@@ -126,3 +128,19 @@ def test_a_saved_stack_gives_the_same_activations(tmp_path: Path) -> None:
     save_dbn(tmp_path, dbn)
     images = bars(5, 2).float() / 255
     assert torch.equal(load_dbn(tmp_path).mean_field(images), dbn.mean_field(images))
+
+
+@pytest.mark.parametrize(("schedule", "share"), [("constant", 1.0), ("linear_tail", 0.5), ("cosine", 0.1464466)])
+def test_the_rate_of_a_layer_follows_its_schedule(
+    schedule: str, share: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """share: of the rate, at update 75 of 100."""
+    plans: list[FitPlan] = []
+
+    def keep(_model: object, _stream: object, plan: FitPlan, **_: object) -> list[Any]:
+        plans.append(plan)
+        return []
+
+    monkeypatch.setattr("pipeline.training.fit.fit", keep)
+    train(DBN([], IMAGE_SHAPE), replace(DENSE, below="prepare", schedule=schedule), tmp_path)
+    assert schedule_factor(plans[0].schedule, 75, 100) == pytest.approx(share)

@@ -6,6 +6,7 @@ from pipeline.config.rules import require, require_at_least, require_choice, req
 
 VISIBLE_UNITS = {"conv": ("bernoulli", "gaussian"), "dense": ("bernoulli", "gaussian", "gaussian_variance")}
 HIDDEN_UNITS = ("bernoulli", "gaussian", "relu")
+SCHEDULES = ("linear_tail", "cosine", "constant")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +30,10 @@ class ConvLayer:
     batch_size: int
     """Images per update, >= 1."""
     lr: float
-    """Learning rate, > 0; falls linearly to zero over the last half of the steps."""
+    """Learning rate, > 0."""
+    schedule: str
+    """linear_tail (the rate falls linearly to zero over the last half of the steps), cosine (over all of them) or
+    constant."""
     momentum: float
     """In [0, 1)."""
     weight_decay: float
@@ -77,7 +81,10 @@ class DenseLayer:
     batch_size: int
     """Images per update, >= 1."""
     lr: float
-    """Learning rate, > 0; falls linearly to zero over the last half of the steps."""
+    """Learning rate, > 0."""
+    schedule: str
+    """linear_tail (the rate falls linearly to zero over the last half of the steps), cosine (over all of them) or
+    constant."""
     momentum: float
     """In [0, 1)."""
     weight_decay: float
@@ -117,6 +124,7 @@ def _check_training(layer: Layer) -> None:
     for key in ("steps", "batch_size", "gibbs_steps"):
         require_at_least(f"{prefix}.{key}", getattr(layer, key), 1)
     require_positive(f"{prefix}.lr", layer.lr)
+    require_choice(f"{prefix}.schedule", layer.schedule, SCHEDULES)
     require_fraction(f"{prefix}.momentum", layer.momentum)
     require_at_least(f"{prefix}.weight_decay", layer.weight_decay, 0)
     require(0 < layer.sparsity_target < 1, f"{prefix}.sparsity_target", layer.sparsity_target, "in (0, 1)")

@@ -207,10 +207,9 @@ def _draw_inputs(layer: ConvRBM | RBM, probabilities: Tensor, generator: torch.G
 
 
 def layer_configs(items: Sequence[dict[str, Any]]) -> list[Layer]:
-    """The sections that `asdict` turned into json; conv layers saved before they could be persistent were not."""
-    return [
-        ConvLayer(**{"persistent": False, **item}) if item["kind"] == "conv" else DenseLayer(**item) for item in items
-    ]
+    """The sections that `asdict` turned into json; keys that came later have the value of the time before."""
+    before: dict[str, Any] = {"schedule": "linear_tail", "persistent": False}
+    return [(ConvLayer if item["kind"] == "conv" else DenseLayer)(**before | item) for item in items]
 
 
 def _in_input_units(layer: ConvRBM | RBM, pictures: Tensor) -> Tensor:

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy.typing as npt
 import torch
@@ -15,7 +15,7 @@ from pipeline.models.dbn import DBN, GreedyLayer
 from pipeline.models.losses import UNLABELLED, Batch
 from pipeline.seeding import derive_seed, make_generator
 from pipeline.training.monitor import LIKELIHOOD, Curve, LayerMonitor, Point
-from pipeline.training.plan import FitPlan
+from pipeline.training.plan import FitPlan, Schedule
 from pipeline.training.stream import BatchStream, as_batch, as_tensor
 
 EPOCHS = 20
@@ -96,7 +96,7 @@ def fit_layer(
         optimizer="sgd",
         momentum=layer.momentum,
         weight_decay=layer.weight_decay,
-        schedule="linear_tail",
+        schedule=cast("Schedule", layer.schedule),
         seed=derive_seed(seed, "dbn", name, "fit"),
         accelerator=task.accelerator,
         precision=task.precision,
