@@ -1,4 +1,4 @@
-"""Oracles: quadrature and the exact likelihood of linear models, formulas written out, and what an encoder must learn."""
+"""Oracles: quadrature, the exact likelihood of linear models, formulas written out, and what an encoder must learn."""
 
 import copy
 import math

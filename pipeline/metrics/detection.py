@@ -23,7 +23,7 @@ def compute_auroc(scores_M: Floats, anomalous_M: Flags) -> float:
 
 
 def compute_auprc(scores_M: Floats, anomalous_M: Flags) -> float:
-    """Average precision: sum over thresholds of precision times the gain in recall. The share of anomalies is chance."""
+    """Average precision, the sum over thresholds of precision times gain in recall; chance is the share of anomalies."""
     _check(scores_M, anomalous_M)
     order = np.argsort(-scores_M, kind="stable")
     hits = np.cumsum(anomalous_M[order])
@@ -36,16 +36,20 @@ def normal_threshold(normal_N: Floats, false_positive_rate: float) -> float:
     """The score that a new normal row exceeds with at most this probability, whatever the scores' distribution.
 
     The k-th smallest of N normal rows that no model learned from, k = ceil((N + 1) (1 - rate)): a new row is above it
-    with probability 1 - k / (N + 1) (Vovk et al. 2005, conformal prediction).  Raises ValueError where N < 1 / rate - 1.
+    with probability 1 - k / (N + 1) (Vovk et al. 2005, conformal prediction).  Raises ValueError if N < 1 / rate - 1.
     """
-    num = len(normal_N)
-    place = int(np.ceil((num + 1) * (1 - false_positive_rate) - 1e-9))
-    if place > num:
+    num, needed = len(normal_N), rows_needed(false_positive_rate)
+    if num < needed:
         raise ValueError(
-            f"anomaly.false_positive_rate {false_positive_rate} needs at least "
-            f"{int(np.ceil(1 / false_positive_rate)) - 1} held-out normal rows, got {num}: raise it, or give more rows"
+            f"anomaly.false_positive_rate {false_positive_rate} needs at least {needed} held-out normal rows, got "
+            f"{num}: raise it, or give more rows"
         )
-    return float(np.sort(normal_N)[place - 1])
+    return float(np.sort(normal_N)[int(np.ceil((num + 1) * (1 - false_positive_rate) - 1e-9)) - 1])
+
+
+def rows_needed(false_positive_rate: float) -> int:
+    """Held-out normal rows that a threshold for this rate takes: 19 for 0.05."""
+    return int(np.ceil(1 / false_positive_rate - 1e-9)) - 1
 
 
 @dataclass(frozen=True)
@@ -73,21 +77,21 @@ def combine_scores(normal_SN: Sequence[Floats], scores_SM: Sequence[Floats]) -> 
 @dataclass(frozen=True)
 class Detection:
     """One detector's rates in [0, 1]. false_positives, true_positives: shares of normal rows and of anomalies above the
-    threshold."""
+    threshold, None where there is none."""
 
     auroc: float
     auprc: float
-    false_positives: float
-    true_positives: float
+    false_positives: float | None
+    true_positives: float | None
 
 
-def judge_scores(scores_M: Floats, anomalous_M: Flags, threshold: float) -> Detection:
-    flagged = scores_M > threshold
+def judge_scores(scores_M: Floats, anomalous_M: Flags, threshold: float | None) -> Detection:
+    flagged = None if threshold is None else scores_M > threshold
     return Detection(
         auroc=compute_auroc(scores_M, anomalous_M),
         auprc=compute_auprc(scores_M, anomalous_M),
-        false_positives=float(flagged[~anomalous_M].mean()),
-        true_positives=float(flagged[anomalous_M].mean()),
+        false_positives=None if flagged is None else float(flagged[~anomalous_M].mean()),
+        true_positives=None if flagged is None else float(flagged[anomalous_M].mean()),
     )
 
 

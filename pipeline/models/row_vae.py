@@ -5,7 +5,6 @@ tests/test_anomaly_models.py holds its bound against the exact likelihood of a l
 
 # B batch, D columns, Z latent, H hidden
 
-
 import torch
 from torch import Tensor, nn
 
