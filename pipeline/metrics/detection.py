@@ -23,7 +23,7 @@ def compute_auroc(scores_M: Floats, anomalous_M: Flags) -> float:
 
 
 def compute_auprc(scores_M: Floats, anomalous_M: Flags) -> float:
-    """Average precision, the sum over thresholds of precision times gain in recall; chance is the share of anomalies."""
+    """Average precision, the sum over thresholds of precision times gain in recall; chance: the share of anomalies."""
     _check(scores_M, anomalous_M)
     order = np.argsort(-scores_M, kind="stable")
     hits = np.cumsum(anomalous_M[order])
