@@ -9,6 +9,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -36,7 +37,7 @@ from pipeline.progress import Progress
 from pipeline.seeding import make_numpy_rng
 
 HELD_OUT = 0.1
-FULL = {
+FULL: dict[str, Any] = {
     "normal_classes": [],
     "seeds": 1,
     "vae_steps": 800,

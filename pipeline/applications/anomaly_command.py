@@ -4,7 +4,6 @@ import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -36,7 +35,7 @@ class LoadedDetector:
 def load_detector(path: Path) -> LoadedDetector:
     """Raises ValueError as `load_weights` does."""
     state, config = load_weights(path, kind=KIND)
-    detector: Any = DETECTORS[config["kind"]].from_config(config["model"])
+    detector = DETECTORS[config["kind"]].from_config(config["model"])
     detector.load_state_dict(state)
     facts = {key: config[key] for key in ("kind", "normal", "false_positive_rate", "thresholds")}
     return LoadedDetector(detector.eval(), **facts)

@@ -141,10 +141,11 @@ def fit_detector(task: DetectorTask, data: DetectorData) -> FittedDetector:
     if task.kind == BASELINES:
         baselines = fit_baselines(_flat(normal), seed=task.seed)
         found = [{name: score(_flat(images)) for name, score in baselines.items()} for images in sets]
-        return FittedDetector(*found, None)
+        return FittedDetector(found[0], found[1], None)
     detector = FITS[task.kind](task, normal, held_out)
     state = {name: tensor.detach().numpy().copy() for name, tensor in detector.state_dict().items()}
-    return FittedDetector(*(score_images(detector, images) for images in sets), (state, detector.to_config()))
+    normal_scores, judged_scores = (score_images(detector, images) for images in sets)
+    return FittedDetector(normal_scores, judged_scores, (state, detector.to_config()))
 
 
 def score_images(detector: Detector, images: Images) -> Scores:

@@ -24,7 +24,7 @@ from pipeline.metrics.detection import Flags
 from pipeline.models.dbn import DBN
 from pipeline.models.losses import UNLABELLED
 from pipeline.models.row_vae import RowVAE
-from pipeline.models.vae_scores import reconstruction_and_kl
+from pipeline.models.vae_scores import draw_noise, reconstruction_and_kl
 from pipeline.seeding import derive_seed, make_generator, make_numpy_rng
 from pipeline.training.greedy import LayerData, LayerTask, fit_layer
 from pipeline.training.plan import FitPlan
@@ -98,8 +98,8 @@ def rate_table(table: Table, settings: Anomaly, *, seed: int, accelerator: str, 
     found: list[Scores] = []
     for part in (held_out, judged):
         rows = torch.from_numpy(scaled[part])
-        none, draws = torch.full((len(rows),), UNLABELLED), torch.Generator().manual_seed(0)
-        reconstruction, kl = reconstruction_and_kl(vae, rows, none, settings.num_samples, draws)
+        none = torch.full((len(rows),), UNLABELLED)
+        reconstruction, kl = reconstruction_and_kl(vae, rows, none, draw_noise(settings.num_samples, LATENT))
         (layer,) = rbm.rbms()
         with torch.no_grad():
             energy = layer.free_energy(layer.standardise(rows))

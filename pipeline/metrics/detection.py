@@ -63,15 +63,14 @@ class Scale:
     def of(normal_N: Floats) -> "Scale":
         return Scale(float(np.mean(normal_N)), max(float(np.std(normal_N)), 1e-12))
 
-    def apply(self, scores: Floats) -> Floats:
-        return np.asarray((scores - self.mean) / self.std)
+    def apply(self, scores: Floats) -> npt.NDArray[np.float64]:
+        return np.asarray((scores - self.mean) / self.std, np.float64)
 
 
-def combine_scores(normal_SN: Sequence[Floats], scores_SM: Sequence[Floats]) -> Floats:
+def combine_scores(normal_SN: Sequence[Floats], scores_SM: Sequence[Floats]) -> npt.NDArray[np.float64]:
     """The mean of S scores, each in deviations of the normal rows from their mean: (M,). No anomaly is looked at."""
-    return np.mean(
-        [Scale.of(normal).apply(scores) for normal, scores in zip(normal_SN, scores_SM, strict=True)], axis=0
-    )
+    scaled_SM = [Scale.of(normal).apply(scores) for normal, scores in zip(normal_SN, scores_SM, strict=True)]
+    return np.asarray(np.mean(scaled_SM, axis=0))
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from pipeline.models.anogan import LatentEncoder
 from pipeline.models.dbn import DBN
 from pipeline.models.losses import UNLABELLED
 from pipeline.models.vae import ConditionalVAE
-from pipeline.models.vae_scores import reconstruction_and_kl
+from pipeline.models.vae_scores import draw_noise, reconstruction_and_kl
 
 COMPONENTS, WHITENING = 120, 0.5
 """Principal components that distances are measured in, each over its standard deviation ** whitening: the values with
@@ -46,18 +46,18 @@ class Detector(Protocol):
 class VaeDetector(nn.Module):
     """Minus the ELBO, and minus the logarithm of the reconstruction probability."""
 
-    score_names = ("vae_elbo", "vae_reconstruction")
+    score_names: tuple[str, ...] = ("vae_elbo", "vae_reconstruction")
 
     def __init__(self, vae: ConditionalVAE, num_samples: int) -> None:
         super().__init__()
         self.vae, self.num_samples = vae, num_samples
-        self.image_shape = vae.image_shape
+        self.image_shape: tuple[int, ...] = vae.image_shape
 
     @torch.no_grad()
     def scores(self, images: Tensor) -> list[Tensor]:
-        """In nats. The draws are the same on every call."""
-        generator = torch.Generator().manual_seed(0)
-        reconstruction, kl = reconstruction_and_kl(self.vae, images, _none(images), self.num_samples, generator)
+        """In nats."""
+        noise_LZ = draw_noise(self.num_samples, self.vae.config.latent_dim)
+        reconstruction, kl = reconstruction_and_kl(self.vae, images, _none(images), noise_LZ)
         return [kl - reconstruction, -reconstruction]
 
     @torch.no_grad()
@@ -75,12 +75,12 @@ class VaeDetector(nn.Module):
 class AnoganDetector(nn.Module):
     """f-AnoGAN's A(x)."""
 
-    score_names = ("f_anogan",)
+    score_names: tuple[str, ...] = ("f_anogan",)
 
     def __init__(self, encoder: LatentEncoder) -> None:
         super().__init__()
         self.encoder = encoder
-        self.image_shape = encoder.gan.image_shape
+        self.image_shape: tuple[int, ...] = encoder.gan.image_shape
 
     def scores(self, images: Tensor) -> list[Tensor]:
         return [self.encoder.scores(images)]
@@ -100,12 +100,12 @@ class AnoganDetector(nn.Module):
 class RbmDetector(nn.Module):
     """F(v) of a dense RBM of the pixels."""
 
-    score_names = ("rbm_free_energy",)
+    score_names: tuple[str, ...] = ("rbm_free_energy",)
 
     def __init__(self, dbn: DBN) -> None:
         super().__init__()
         self.dbn = dbn
-        self.image_shape = dbn.shapes[0]
+        self.image_shape: tuple[int, ...] = dbn.shapes[0]
 
     @torch.no_grad()
     def scores(self, images: Tensor) -> list[Tensor]:
@@ -131,7 +131,7 @@ class NeighbourDetector(nn.Module):
     num_normal, num_components: sizes of what `remember` keeps, which load_state_dict fills as well.
     """
 
-    score_names = ("conv_rbm_neighbours",)
+    score_names: tuple[str, ...] = ("conv_rbm_neighbours",)
     mean: Tensor
     axes: Tensor
     bank: Tensor
@@ -139,8 +139,8 @@ class NeighbourDetector(nn.Module):
     def __init__(self, dbn: DBN, num_neighbours: int, *, num_normal: int = 0, num_components: int = 0) -> None:
         super().__init__()
         self.dbn, self.num_neighbours = dbn, num_neighbours
-        self.image_shape = dbn.shapes[0]
-        num_features = pooled_features(dbn, torch.zeros(1, *self.image_shape)).shape[1]
+        self.image_shape: tuple[int, ...] = dbn.shapes[0]
+        num_features = pooled_features(dbn, torch.zeros(1, *dbn.shapes[0])).shape[1]
         self.register_buffer("mean", torch.zeros(num_features))
         self.register_buffer("axes", torch.zeros(num_features, num_components))
         self.register_buffer("bank", torch.zeros(num_normal, num_components))
@@ -173,7 +173,7 @@ class NeighbourDetector(nn.Module):
         return cls(DBN.from_config(config["dbn"]), **{key: config[key] for key in config if key != "dbn"})
 
 
-DETECTORS = {
+DETECTORS: dict[str, Any] = {
     "vae": VaeDetector,
     "f_anogan": AnoganDetector,
     "rbm": RbmDetector,

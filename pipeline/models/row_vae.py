@@ -37,7 +37,7 @@ class RowVAE(nn.Module):
         self.to_empty(device="cpu")
         draw_weights(self, generator or torch.Generator().manual_seed(0))
         with torch.no_grad():
-            self.encoder[-1].weight.mul_(0.1)  # q(z|x) starts close to the prior
+            next(self.encoder[-1].parameters()).mul_(0.1)  # q(z|x) starts close to the prior
         self.log_variance = nn.Parameter(torch.zeros(num_columns))
 
     def encode(self, rows: Tensor, labels: Tensor | None = None) -> tuple[Tensor, Tensor]:  # noqa: ARG002

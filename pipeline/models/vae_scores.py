@@ -1,13 +1,13 @@
 """How strange a VAE finds an input: the bound, and the reconstruction probability of An & Cho 2015."""
 
-# B batch, Z latent
+# B batch, Z latent, L draws
 
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from pipeline.models.vae import kl_to_standard_normal, sample_normal
+from pipeline.models.vae import kl_to_standard_normal
 
 
 class Encoding(Protocol):
@@ -19,16 +19,18 @@ class Encoding(Protocol):
 
 
 @torch.no_grad()
-def reconstruction_and_kl(
-    model: Encoding, images: Tensor, labels: Tensor, num_samples: int, generator: torch.Generator
-) -> tuple[Tensor, Tensor]:
-    """E_q log p(x | z) from `num_samples` draws, the logarithm of the reconstruction probability, and KL(q || p).
+def reconstruction_and_kl(model: Encoding, images: Tensor, labels: Tensor, noise_LZ: Tensor) -> tuple[Tensor, Tensor]:
+    """E_q log p(x | z), the logarithm of the reconstruction probability, and KL(q || p): each (B,), in nats.
 
-    Each (B,), in nats; the ELBO is the first less the second.
+    The ELBO is the first less the second.  noise_LZ: L >= 1 draws of N(0, I), the same for every image, so that an
+    image's score depends on no other image.
     """
-    if num_samples < 1:
-        raise ValueError(f"num_samples must be >= 1, got {num_samples}: the expectation needs a draw")
     mean, log_variance = model.encode(images, labels)
-    draws = (sample_normal(mean, log_variance, generator) for _ in range(num_samples))
+    draws = (mean + noise_Z * (0.5 * log_variance).exp() for noise_Z in noise_LZ)
     reconstruction = torch.stack([model.log_likelihood(images, z, labels) for z in draws]).mean(0)
     return reconstruction, kl_to_standard_normal(mean, log_variance)
+
+
+def draw_noise(num_samples: int, latent_dim: int) -> Tensor:
+    """(num_samples, latent_dim), the same on every call."""
+    return torch.randn(num_samples, latent_dim, generator=torch.Generator().manual_seed(0))
