@@ -140,7 +140,7 @@ def test_the_sentence_says_who_wins(done: Pieces) -> None:
         ]
         return say_winner(summarise(changed), 1, 1)
 
-    assert sentence("f_anogan").startswith("Highest trained score: f-AnoGAN 0.900, best baseline, ")
+    assert sentence("f_anogan").startswith("The highest trained score is above the best baseline: f-AnoGAN 0.900, ")
     assert sentence("pca").startswith("Here a simple method wins with the residual of principal components: ")
     assert sentence("nothing").startswith("Here no trained score is better than the ")
 

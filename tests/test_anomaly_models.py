@@ -43,7 +43,8 @@ def test_the_reconstruction_probability_is_the_expectation_over_the_posterior() 
 
 def spread_noise(count: int) -> Tensor:
     """(count, 1): quantiles of N(0, 1), whose mean is the integral without a draw's error."""
-    return torch.special.ndtri((torch.arange(count) + 0.5) / count)[:, None]
+    quantiles: Tensor = torch.special.ndtri((torch.arange(count) + 0.5) / count)
+    return quantiles[:, None]
 
 
 def linear_row_vae() -> tuple[RowVAE, Tensor, Tensor]:
