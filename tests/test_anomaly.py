@@ -186,6 +186,20 @@ def test_maps_stand_below_their_images(done: Pieces, tmp_path: Path) -> None:
     np.testing.assert_allclose(grid[3 * 29 : 3 * 29 + 28, :28, 0], wanted, atol=1)
 
 
+def test_colour_images_go_through_every_detector(tmp_path: Path) -> None:
+    tasks, grey, labels = pieces(tmp_path, normal_classes=[0])
+
+    def colour(images: np.ndarray) -> np.ndarray:
+        return np.pad(images.repeat(3, axis=1), ((0, 0), (0, 0), (2, 2), (2, 2)))
+
+    data = replace(grey, images=colour(grey.images), held_out=colour(grey.held_out), judged=colour(grey.judged[:20]))
+    results = run_tasks(tasks, data, LocalLauncher(), lambda _: None)
+    assert len(judge_tasks(tasks, results, labels[:20])) == len(TRAINED) + len(SIMPLE)
+    publish_model(tasks[0], tmp_path)
+    detector = load_detector(tmp_path / f"{tasks[0].kind}.safetensors").detector
+    assert map_grid([detector], data.judged, labels[:20], 0).shape[2] == 3
+
+
 def test_distances_are_those_of_scikit_learn_in_half_whitened_components() -> None:
     images = torch.from_numpy(stripes(60, 1)[0]).float() / 255
     dbn = DBN([ConvLayer(steps=1, **CONV_RBM)], (1, 28, 28))
