@@ -37,6 +37,12 @@ QUICK = (
     "tune.budget=50",
     "study.steps=12",
     "finetune.epochs=1",
+    "anomaly.normal_classes=[0]",
+    "anomaly.vae_steps=10",
+    "anomaly.gan_steps=10",
+    "anomaly.encoder_steps=10",
+    "anomaly.rbm_steps=20",
+    "anomaly.conv_steps=10",
 )
 """Every stage for real, with as little training as shows that it works."""
 

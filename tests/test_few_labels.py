@@ -5,8 +5,9 @@ from scipy.sparse import csr_matrix
 from sklearn.datasets import load_digits
 
 from benchmarks.published.few_labels import label_draws, spread_labels
-from benchmarks.published.label_pool import pooled_features, project
+from benchmarks.published.label_pool import project
 from pipeline.data.label_graph import connect_neighbours, normalise_graph
+from pipeline.models.detectors import pooled_features
 from tests.classifier_data import make_dbn
 
 

@@ -12,8 +12,6 @@ import torch
 from scipy.sparse import load_npz, save_npz
 from sklearn.decomposition import PCA
 from sklearn.neighbors import NearestNeighbors
-from torch import Tensor
-from torch.nn import functional as F
 
 from benchmarks.published.digits import QUICK_STEPS, SEED, Digits, Effort, as_floats
 from pipeline.artifacts import atomic_path, read_array, write_array
@@ -21,6 +19,7 @@ from pipeline.config.load import load_params
 from pipeline.data.arrays import Images, Labels
 from pipeline.data.label_graph import NEIGHBOURS, Floats, connect_neighbours, normalise_graph
 from pipeline.models.dbn import DBN, GreedyLayer
+from pipeline.models.detectors import pooled_features
 from pipeline.models.losses import UNLABELLED
 from pipeline.paths import WORK
 from pipeline.seeding import derive_seed, make_generator
@@ -129,15 +128,6 @@ def describe(kind: str, dbn: DBN, images: Images) -> Floats:
     chunks = (as_floats(images[at : at + CHUNK]) for at in range(0, len(images), CHUNK))
     make = (lambda chunk: chunk.flatten(1)) if kind == "pixels" else (lambda chunk: pooled_features(dbn, chunk))
     return torch.cat([make(chunk) for chunk in chunks]).numpy()
-
-
-def pooled_features(dbn: DBN, images: Tensor) -> Tensor:
-    """The first layer's probabilities averaged over 3 x 3 pooling units, 2 apart; their square roots, at length 1.
-
-    Averages forgive small shifts; square roots let rare units count. (B, 1, height, width) -> (B, D).
-    """
-    pooled = F.avg_pool2d(dbn.mean_field(images, 1), 3, 2).sqrt()
-    return F.normalize(pooled.flatten(1))
 
 
 def project(features: Floats, fitted_on: Floats, count: int, whitening: float) -> Floats:

@@ -50,6 +50,24 @@ def load_image_folder(folder: Path, *, size: int | None, channels: int | None, w
     return RawImages(images, labels, None, None, class_names, digest.hexdigest())
 
 
+def load_pictures(folder: Path, shape: tuple[int, int, int]) -> tuple[list[Path], Images]:
+    """The png and jpeg files of one folder without classes, by name, as a model of `shape` (C, H, W) takes them.
+
+    Channels are converted, sizes are not.  Raises ValueError naming the file, the rule and the remedy.
+    """
+    if not folder.is_dir():
+        raise ValueError(f"{folder} is not a folder: give one with png or jpeg images")
+    files = _images_in(folder)
+    decoded = [_decode(file, size=None, channels=shape[0])[0] for file in files]
+    for file, image in zip(files, decoded, strict=True):
+        if image.shape != shape:
+            raise ValueError(
+                f"{file} has {image.shape[1]}x{image.shape[2]} pixels, the model's images have {shape[1]}x{shape[2]}: "
+                "resize it, or give a model of such images"
+            )
+    return files, np.stack(decoded)
+
+
 def _list(folder: Path) -> tuple[list[Path], Labels, list[str]]:
     """Files, their labels, and the names of the classes."""
     if not folder.is_dir():
