@@ -59,7 +59,7 @@ class DenseVAE(nn.Module):
     """p(x | z) of independent Bernoulli pixels, q(z | x) a diagonal Gaussian, p(z) = N(0, I); tanh units, no labels.
 
     Values between 0 and 1 are probabilities of a binary pixel, as in `ConditionalVAE`.  hidden: units of the encoder's
-    layers; the decoder has them in reverse.  iw_samples: k of the importance-weighted bound to train by; 1 trains by the
+    layers; the decoder has them in reverse.  iw_samples: k of the importance-weighted bound to train by; 1 takes the
     evidence lower bound, with the KL in closed form.
     """
 
