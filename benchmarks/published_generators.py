@@ -5,8 +5,8 @@ named by LAYERWISE_DATA_MIRROR before anything is downloaded. Test images are on
 keep their last result, and a killed training goes on.
 
 rows: vae_bound (784-200-200-50, k=5000; Burda et al. 2016 have -86.76 from a VAE, -84.78 trained with 50 samples),
-semi_supervised (100 labels, 10 draws; M1+M2 has 3.33 % in Kingma et al. 2014), accuracy_1nn and accuracy_cnn (classifiers
-that learn from samples of a conditional VAE).
+semi_supervised (100 labels, 10 draws; M1+M2 has 3.33 % in Kingma et al. 2014), accuracy_1nn and accuracy_cnn
+(classifiers that learn from samples of a conditional VAE).
 """
 
 import argparse

@@ -140,7 +140,7 @@ def classify_by_m2(codes: Codes, labelled: Labels, draw: int, effort: Effort) ->
 
 
 def classify_by_graph(codes: Codes, labelled_SL: npt.NDArray[np.int64]) -> list[Labels]:
-    """(T,) a draw: labels spread over nearest neighbours among the pool's mean codes, and a test code's nearest vote."""
+    """(T,) a draw: labels spread over neighbours among the pool's mean codes; those nearest to a test code vote."""
     pool, test = codes.pool[:, :LATENT].numpy(), codes.test[:, :LATENT].numpy()
     graph = normalise_graph(connect_neighbours(pool))
     nearest = NearestNeighbors(n_neighbors=NEIGHBOURS).fit(pool).kneighbors(test, return_distance=False)

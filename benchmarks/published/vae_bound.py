@@ -1,7 +1,7 @@
 """The test bound of a VAE with one stochastic layer on binary MNIST, with 5,000 importance samples.
 
-Images are binarised anew for every batch, as in Burda et al. 2016 (table 1: -86.76 for the VAE, -85.54 and -84.78 trained
-with 5 and 50 samples); the test images once. 784-200-200-50 is theirs; nothing was chosen on test images.
+Images are binarised anew for every batch, as in Burda et al. 2016 (table 1: -86.76 for the VAE, -85.54 and -84.78
+trained with 5 and 50 samples); the test images once. 784-200-200-50 is theirs; nothing was chosen on test images.
 """
 
 import time
