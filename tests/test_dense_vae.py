@@ -72,7 +72,7 @@ def test_gradients_match_finite_differences(iw_samples: int) -> None:
     data = Batch(data.images.double(), data.labels)
     losses = made.training_losses(data, 0, seeded())
     losses.total.backward()
-    for weight in (made.encoder.layers[0].weight, made.decoder.layers[-1].weight, made.decoder.layers[-1].bias):
+    for weight in (made.encoder.top.weight, made.decoder.top.weight, made.decoder.top.bias):
         with torch.no_grad():
             values = []
             for shift in (1e-5, -2e-5):

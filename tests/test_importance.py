@@ -8,6 +8,7 @@ from torch import Tensor, distributions
 
 from pipeline.metrics import importance
 from pipeline.metrics.importance import bound_by_importance
+from pipeline.metrics.score import Bound
 from pipeline.row_noise import draw_normal
 
 
@@ -31,9 +32,10 @@ class LinearGaussian:
         z_BKZ = q.mean + q.stddev * draw_normal((len(images), k, 2), generator, images)
         log_prior = distributions.Normal(0.0, 1.0).log_prob(z_BKZ).sum(2)
         log_p = distributions.Normal(z_BKZ @ self.A.T, 0.5).log_prob(images[:, None]).sum(2) + log_prior
-        return log_p - q.log_prob(z_BKZ).sum(2)
+        log_weights: Tensor = log_p - q.log_prob(z_BKZ).sum(2)
+        return log_weights
 
-    def bound(self, k: int, seed: int = 0) -> importance.Bound:
+    def bound(self, k: int, seed: int = 0) -> Bound:
         return bound_by_importance(self, self.x, self.labels, k=k, seed=seed)
 
     def log_p(self) -> float:

@@ -66,13 +66,13 @@ def test_with_the_true_posteriors_the_unlabelled_bound_is_the_evidence() -> None
     """x ignores z, so q(z | x, y) = N(0, I) is exact and log p(x) is that of a mixture over y."""
     made, x = model(), inputs(1)
     with torch.no_grad():
-        made.encoder.layers[-1].weight.zero_()
-        made.encoder.layers[-1].bias.zero_()
-        made.decoder.layers[0].weight[:, :2] = 0
+        made.encoder.top.weight.zero_()
+        made.encoder.top.bias.zero_()
+        next(iter(made.decoder.parameters()))[:, :2] = 0
         means = torch.sigmoid(made.decoder(torch.cat([torch.zeros(3, 2), torch.eye(3)], 1)))
         joint = distributions.Bernoulli(means).log_prob(x).sum(1) - math.log(3)
-        made.classifier.layers[-1].weight.zero_()
-        made.classifier.layers[-1].bias.copy_(joint)
+        made.classifier.top.weight.zero_()
+        made.classifier.top.bias.copy_(joint)
     torch.testing.assert_close(made.unlabelled_bound(x, seeded()), joint.logsumexp(0)[None])
 
 

@@ -34,9 +34,10 @@ class TanhStack(nn.Module):
         self, num_inputs: int, hidden: Sequence[int], num_outputs: int, generator: torch.Generator | None = None
     ) -> None:
         super().__init__()
-        sizes = [num_inputs, *hidden, num_outputs]
+        sizes = [num_inputs, *hidden]
         with torch.device("meta"):  # no draw from the global generator
             self.layers = nn.ModuleList(nn.Linear(below, above) for below, above in pairwise(sizes))
+            self.top = nn.Linear(sizes[-1], num_outputs)
         self.to_empty(device="cpu")
         with torch.no_grad():
             for parameter in self.parameters():
@@ -45,14 +46,13 @@ class TanhStack(nn.Module):
 
     def hidden(self, x: Tensor) -> Tensor:
         """Activities of the last hidden layer: (..., num_inputs) -> (..., H)."""
-        for layer in self.layers[:-1]:
+        for layer in self.layers:
             x = torch.tanh(layer(x))
         return x
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., num_inputs) -> (..., num_outputs)."""
-        outputs: Tensor = self.layers[-1](self.hidden(x))
-        return widen(outputs)
+        return widen(self.top(self.hidden(x)))
 
 
 class DenseVAE(nn.Module):
@@ -82,7 +82,7 @@ class DenseVAE(nn.Module):
     @torch.no_grad()
     def start_at_means(self, images: Tensor) -> None:
         """Biases of the pixels become the logits of their means: (N, ...) in [0, 1]."""
-        self.decoder.layers[-1].bias.copy_(torch.logit(images.flatten(1).mean(0).clamp(EDGE, 1 - EDGE)))
+        self.decoder.top.bias.copy_(torch.logit(images.flatten(1).mean(0).clamp(EDGE, 1 - EDGE)))
 
     def encode(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log variance of q(z | x): (B, ...) -> (B, Z) each."""
@@ -99,7 +99,7 @@ class DenseVAE(nn.Module):
         sum_i x_i l_i - softplus(l_i) with logits l = W h + b: the first sum is (x W) . h + x . b, for all K at once.
         """
         x_BV, h_BKH = images.flatten(1), self.decoder.hidden(z_BKZ)
-        top = self.decoder.layers[-1]
+        top = self.decoder.top
         on_BK = torch.einsum("bkh,bh->bk", h_BKH, x_BV @ top.weight) + (x_BV @ top.bias)[:, None]
         return widen(on_BK) - F.softplus(widen(top(h_BKH))).sum(dim=2)
 
@@ -134,7 +134,7 @@ class DenseVAE(nn.Module):
     @torch.no_grad()
     def sample(self, count: int, generator: torch.Generator) -> Tensor:
         """The decoder's means for z ~ N(0, I): (count, V) in [0, 1]."""
-        return self.decode(draw_normal((count, self.sizes[-1]), generator, self.decoder.layers[0].weight))
+        return self.decode(draw_normal((count, self.sizes[-1]), generator, self.decoder.top.weight))
 
     def to_config(self) -> dict[str, Any]:
         """What `from_config` builds the same network from, as json."""

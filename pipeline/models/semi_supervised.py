@@ -126,7 +126,8 @@ class SemiSupervisedVAE(nn.Module):
 
     def _log_likelihood(self, x: Tensor, outputs: Tensor) -> Tensor:
         if self.visible == "bernoulli":
-            return (x * outputs - F.softplus(outputs)).sum(dim=-1)
+            log_p: Tensor = (x * outputs - F.softplus(outputs)).sum(dim=-1)
+            return log_p
         mean, log_variance = outputs.chunk(2, dim=-1)
         square = (x - mean).square() * (-log_variance).exp()
         return -0.5 * (square + log_variance + math.log(2 * math.pi)).sum(dim=-1)
