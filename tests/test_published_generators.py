@@ -12,11 +12,13 @@ from torch import Tensor
 from benchmarks.published import accuracy_scores, kept_fits, latent_labels, vae_bound
 from benchmarks.published.digits import Digits, Effort
 from benchmarks.published.kept_fits import fit_kept
+from benchmarks.published.vae_bound import LATENT
 from benchmarks.record import Row
 from pipeline.models.dense_vae import DenseVAE
 from pipeline.models.losses import UNLABELLED
 from pipeline.models.semi_supervised import SemiSupervisedVAE
-from pipeline.training.plan import FitPlan
+from pipeline.training.fit import fit
+from pipeline.training.plan import Epoch, FitPlan
 from pipeline.training.stream import BatchStream
 from tests.test_published import digits
 
@@ -43,13 +45,12 @@ def test_a_killed_fit_goes_on_and_a_finished_one_is_not_repeated(
     assert seconds is not None
     assert not list(tmp_path.iterdir())
 
-    def killed(step: int) -> None:
-        raise RuntimeError(f"killed at {step}")
+    def fit_and_die(*arguments: Any, **others: Any) -> None:
+        def die(step: int, _: Epoch) -> None:
+            if step == 4:
+                raise RuntimeError(f"killed at {step}")
 
-    fit = kept_fits.fit
-
-    def fit_and_die(*arguments: Any, on_epoch: Any, **others: Any) -> None:
-        fit(*arguments, on_epoch=lambda step, entry: (on_epoch(step, entry), step == 4 and killed(step)), **others)
+        fit(*arguments, **{**others, "on_epoch": die})
 
     monkeypatch.setattr(kept_fits, "fit", fit_and_die)
     with pytest.raises(RuntimeError, match="killed at 4"):
@@ -139,8 +140,8 @@ def test_codes_are_drawn_from_the_posteriors() -> None:
 
 def clusters(labels: np.ndarray[Any, Any], seed: int) -> Tensor:
     """Posteriors whose means lie near a corner of a cube for each of ten classes, and are sharp."""
-    corners = torch.randn(10, latent_labels.LATENT, generator=torch.Generator().manual_seed(0)).sign()
-    noise = torch.randn(len(labels), latent_labels.LATENT, generator=torch.Generator().manual_seed(seed))
+    corners = torch.randn(10, LATENT, generator=torch.Generator().manual_seed(0)).sign()
+    noise = torch.randn(len(labels), LATENT, generator=torch.Generator().manual_seed(seed))
     means = corners[torch.from_numpy(labels)] + 0.3 * noise
     return torch.cat([means, torch.full_like(means, -6.0)], dim=1)
 
@@ -156,10 +157,11 @@ def test_graph_and_m2_learn_clustered_codes_from_one_label_a_class(
     labelled = np.arange(10)
     (by_graph,) = latent_labels.classify_by_graph(codes, labelled[None])
     np.testing.assert_array_equal(by_graph, test)
-    fit = latent_labels.fit_kept
 
     def fit_briefly(model: SemiSupervisedVAE, stream: Any, plan: FitPlan, effort: Effort, *, name: str) -> Any:
-        return fit(model, stream, FitPlan(steps=80, steps_per_epoch=80, lr=0.01, seed=plan.seed), effort, name=name)
+        return fit_kept(
+            model, stream, FitPlan(steps=80, steps_per_epoch=80, lr=0.01, seed=plan.seed), effort, name=name
+        )
 
     monkeypatch.setattr(latent_labels, "fit_kept", fit_briefly)
     by_m2 = latent_labels.classify_by_m2(codes, labelled, 0, Effort(quick=True, accelerator="cpu"))

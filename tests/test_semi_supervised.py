@@ -38,8 +38,9 @@ def bound_by_hand(made: SemiSupervisedVAE, x: Tensor, label: int, noise: Tensor)
     else:
         centre, spread = outputs.chunk(2)
         log_p = distributions.Normal(centre, (0.5 * spread).exp()).log_prob(x).sum()
-    kl: Tensor = distributions.kl_divergence(q, distributions.Normal(torch.zeros(2), torch.ones(2))).sum()
-    return log_p - kl - math.log(made.num_classes)
+    kl = distributions.kl_divergence(q, distributions.Normal(torch.zeros(2), torch.ones(2))).sum()
+    bound: Tensor = log_p - kl - math.log(made.num_classes)
+    return bound
 
 
 @pytest.mark.parametrize("visible", ["bernoulli", "gaussian"])

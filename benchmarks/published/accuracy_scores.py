@@ -2,7 +2,7 @@
 
 1-NN on 10,000 samples of MNIST and of Fashion-MNIST, a CNN on 60,000 of MNIST; beside them the same on real images, and
 1-NN on samples of a Gaussian for each class (20 principal components; .909 and .780). Samples are the decoder's means.
-The VAE learns from all labelled training images but those held out, which chose its settings.
+The VAE, with the settings of params.yaml, learns from all labelled training images but those held out.
 """
 
 # N images
@@ -31,7 +31,6 @@ from pipeline.training.plan import FitPlan
 from pipeline.training.stream import BatchStream, as_tensor, in_batches
 
 CLASSES = 10
-VAE = {"latent_dim": 8, "width": 16, "batch_size": 128, "lr": 0.004}
 VAE_EPOCHS = 14
 NEIGHBOURS_AMONG, CNN_IMAGES, QUICK_IMAGES = 10_000, 60_000, 2_000
 NEIGHBOUR_BARS = {"mnist": (0.92, 0.909), "fashion_mnist": (0.785, 0.780)}
@@ -107,10 +106,9 @@ def measure_cnn(digits: Digits, effort: Effort) -> list[Row]:
 def train_vae(data: Digits, effort: Effort, source: str) -> ConditionalVAE:
     """The pipeline's own VAE, trained longer, on the labels of all training images but those held out."""
     count = len(data.data.images)
-    batch_size = VAE["batch_size"]
-    assert isinstance(batch_size, int)
-    steps = effort.steps(VAE_EPOCHS, count, batch_size)
-    config = replace(load_params(Path("params.yaml")).section(Vae), steps=steps, **VAE)
+    config = load_params(Path("params.yaml")).section(Vae)
+    steps, batch_size = effort.steps(VAE_EPOCHS, count, config.batch_size), config.batch_size
+    config = replace(config, steps=steps)
     weights = make_generator(SEED, "conditional VAE", "weights")
     model = ConditionalVAE((1, 28, 28), CLASSES, config=config, generator=weights)
     stream = BatchStream(

@@ -120,14 +120,14 @@ class SemiSupervisedVAE(nn.Module):
         """log p(x | y, z) + log p(y) - KL(q(z | x, y) || p(z)): (..., V), (..., K), (..., Z) -> (...)."""
         mean, log_variance = self.encoder(torch.cat([x, y], dim=-1)).chunk(2, dim=-1)
         outputs = self.decoder(torch.cat([mean + noise * (0.5 * log_variance).exp(), y], dim=-1))
-        kl = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).sum(dim=-1)
+        kl: Tensor = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).sum(dim=-1)
         log_prior = -math.log(self.num_classes)
         return self._log_likelihood(x, outputs) + log_prior - kl
 
     def _log_likelihood(self, x: Tensor, outputs: Tensor) -> Tensor:
         if self.visible == "bernoulli":
-            log_p: Tensor = (x * outputs - F.softplus(outputs)).sum(dim=-1)
-            return log_p
+            nats: Tensor = x * outputs - F.softplus(outputs)
+            return nats.sum(dim=-1)
         mean, log_variance = outputs.chunk(2, dim=-1)
         square = (x - mean).square() * (-log_variance).exp()
         return -0.5 * (square + log_variance + math.log(2 * math.pi)).sum(dim=-1)
