@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, distributions
 
 from pipeline.config.generators import Vae
+from pipeline.metrics.importance import bound_by_importance
 from pipeline.models.conv_blocks import stage_sizes
 from pipeline.models.losses import UNLABELLED, Batch
 from pipeline.models.vae import (
@@ -222,6 +223,17 @@ def test_bounds_of_a_one_dimensional_latent_rise_to_the_log_likelihood_by_quadra
     assert (one.mean(0) < few.mean(0)).all()
     assert (few.mean(0) < torch.stack(log_p)).all()
     torch.testing.assert_close(many, torch.stack(log_p), atol=0.2, rtol=0)
+
+
+def test_log_weights_make_up_the_bound_one_draw_each() -> None:
+    model, batch = wide_one_dimensional_vae(), halves(4)
+    log_w = model.log_weights(batch.images, batch.labels, 6, seeded())
+    assert log_w.shape == (4, 6)
+    expected = model.iwae_bound(batch.images, batch.labels, 6, seeded())
+    torch.testing.assert_close(log_w.logsumexp(1) - math.log(6), expected)
+    bound = bound_by_importance(model, batch.images, batch.labels, k=400, seed=0)
+    many = model.iwae_bound(batch.images, batch.labels, 400, seeded(1)).mean()
+    assert abs(float(many) - bound.value) < 6 * bound.standard_error
 
 
 def test_training_by_importance_samples_is_by_the_bound_and_reports_the_elbo() -> None:

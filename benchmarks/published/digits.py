@@ -68,8 +68,9 @@ class Effort:
         return None if self.quick else value
 
 
-def load_digits() -> Digits:
-    section = load_params(Path("params.yaml"), ["data.source=mnist"]).section(Data)
+def load_digits(source: str = "mnist") -> Digits:
+    """source: another set with MNIST's shapes, such as fashion_mnist."""
+    section = load_params(Path("params.yaml"), [f"data.source={source}"]).section(Data)
     raw = load_source(section, Silent())
     assert raw.test_images is not None
     assert raw.test_labels is not None

@@ -7,14 +7,13 @@ expectation, so the likelihoods are high: `estimate_log_partition_downwards` giv
 # B images, V visible units, H hidden units
 
 import math
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from pipeline.metrics.annealing import LogPartition
-from pipeline.metrics.score import Z_95, Score
+from pipeline.metrics.score import Z_95, Bound, Score
 from pipeline.models.dbn import DBN
 from pipeline.models.rbm import RBM
 from pipeline.models.sampling import sample_bernoulli
@@ -23,21 +22,6 @@ from pipeline.row_noise import part_generator
 
 MIN_ESS = 50.0
 IMAGES_AT_ONCE = 1000
-
-
-@dataclass(frozen=True, kw_only=True)
-class Bound:
-    """A lower bound on the mean log p(v), in nats.
-
-    standard_error: of the draws of the hidden states. low, high: the 95 % interval with log Z's and the draws' errors;
-    the images are taken as given.
-    """
-
-    value: float
-    low: float
-    high: float
-    standard_error: float
-    num_samples: int
 
 
 @torch.no_grad()

@@ -27,6 +27,21 @@ class Score:
         return {"value": self.value, "low": self.low, "high": self.high, "warned": float(bool(self.warning))}
 
 
+@dataclass(frozen=True, kw_only=True)
+class Bound:
+    """A lower bound on the mean log p(x), in nats.
+
+    standard_error: of the draws of the hidden states. low, high: the 95 % interval with that error and, where there is
+    one, the estimate's of log Z; the images are taken as given.
+    """
+
+    value: float
+    low: float
+    high: float
+    standard_error: float
+    num_samples: int
+
+
 def check_features(name: str, rows: Floats, minimum: int) -> None:
     """Raises ValueError unless `rows` is a matrix of finite values with at least `minimum` rows."""
     if rows.ndim != 2 or len(rows) < minimum:

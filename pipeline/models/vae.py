@@ -171,13 +171,13 @@ class ConditionalVAE(nn.Module):
     @torch.no_grad()
     def iwae_bound(self, images: Tensor, labels: Tensor, k: int, generator: torch.Generator) -> Tensor:
         """Importance-weighted lower bound on log p(x | y) with k samples, (B,), in nats."""
+        return importance_bound(self._log_joint(images, labels), *self.encode(images, labels), k, generator)
 
-        mean, log_variance = self.encode(images, labels)
-
-        def log_joint(z: Tensor) -> Tensor:
-            return self.log_likelihood(images, z, labels) + _log_prior(z)
-
-        return importance_bound(log_joint, mean, log_variance, k, generator)
+    @torch.no_grad()
+    def log_weights(self, images: Tensor, labels: Tensor, k: int, generator: torch.Generator) -> Tensor:
+        """log p(x, z | y) / q(z | x, y) of k draws z ~ q: (B, k), in nats, for `bound_by_importance`."""
+        log_joint, posterior = self._log_joint(images, labels), self.encode(images, labels)
+        return torch.stack([importance_bound(log_joint, *posterior, 1, generator) for _ in range(k)], dim=1)
 
     @torch.no_grad()
     def reconstruct(self, images: Tensor, labels: Tensor) -> Tensor:
@@ -201,6 +201,9 @@ class ConditionalVAE(nn.Module):
         channels, height, width = config["image_shape"]
         sizes = config.get("hidden_sizes", ())
         return cls((channels, height, width), config["num_classes"], config=Vae(**config["config"]), hidden_sizes=sizes)
+
+    def _log_joint(self, images: Tensor, labels: Tensor) -> Callable[[Tensor], Tensor]:
+        return lambda z: self.log_likelihood(images, z, labels) + _log_prior(z)
 
     def _decode_logits(self, z: Tensor, labels: Tensor) -> Tensor:
         y = self.decoder_label(label_rows(labels, self.num_classes))
