@@ -9,7 +9,9 @@ import numpy as np
 
 from pipeline import paths
 from pipeline.artifacts import read_json, read_table, write_json, write_table
-from pipeline.config.classifier import Finetune
+from pipeline.config.classifier import GENERATORS, Finetune
+from pipeline.config.privacy import Privacy
+from pipeline.data.card import pass_gate
 from pipeline.data.prepared import load_prepared
 from pipeline.device import run_accelerator
 from pipeline.launch.choose import open_fitter
@@ -29,6 +31,7 @@ SPEC = StageSpec(
         "run.workers",
         "run.cpus_per_worker",
         "pretrain.layers",
+        "privacy",
         "finetune",
     ),
     inputs=(paths.PREPARED, paths.PRETRAINED, paths.SYNTHETIC, paths.STUDY),
@@ -40,6 +43,7 @@ def finetune(stage: Stage) -> None:
     run, prepared = stage.run, load_prepared(paths.PREPARED)
     arm, reason = choose_arm(summarise(parse_rows(read_table(paths.STUDY / "trials.csv"))))
     stage.say(reason)
+    pass_gate([arm] if arm in GENERATORS else [], stage.section(Privacy).gate, stage.say)
     specs = finetune_specs(
         stage.section(Finetune),
         arm,

@@ -27,6 +27,7 @@ SECTIONS = {
     "vae": "pipeline.config.generators:Vae",
     "gan": "pipeline.config.generators:Gan",
     "augment": "pipeline.config.generators:Augment",
+    "privacy": "pipeline.config.privacy:Privacy",
     "tune": "pipeline.config.tune:Tune",
     "study": "pipeline.config.classifier:Study",
     "finetune": "pipeline.config.classifier:Finetune",
