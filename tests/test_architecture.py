@@ -59,6 +59,7 @@ ONLY_IMPORTERS = {
     "pytorch_lightning": ("pipeline/training/",),
     "matplotlib": ("pipeline/report/",),
     "optuna": ("pipeline/launch/ray_",),
+    "opacus": ("pipeline/training/accounting.py",),
 }
 
 

@@ -12,7 +12,8 @@ class Privacy:
     max_attack_auc: float
     """Largest area under the ROC curve of any membership attack, in (0.5, 1]; 0.5 is guessing. 0.55..0.65."""
     max_copy_rate: float
-    """Largest share of synthetic images that are a training image, nearly or exactly, in (0, 1]; 0.005..0.02."""
+    """Largest share of synthetic images that are a training image exactly, or nearly beyond the share of held out images
+    that are, in (0, 1]; 0.005..0.05."""
     min_distance_ratio: float
     """Least ratio of the mean distance from a synthetic image to the nearest training image to that to the nearest
     image held out, in [0, 1); 1 is no difference. 0.9..0.97."""

@@ -75,9 +75,7 @@ def calibrated_attack(distances: Distances) -> Scored:
             scores[half::2] = np.log(real + CLOSEST) - np.log(made + CLOSEST)
         return scores
 
-    return Scored(
-        score(distances.members_NM, distances.members_NN), score(distances.others_NM, distances.others_NN)
-    )
+    return Scored(score(distances.members_NM, distances.members_NN), score(distances.others_NM, distances.others_NN))
 
 
 ATTACKS: dict[str, Callable[[Distances], Scored]] = {

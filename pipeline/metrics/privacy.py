@@ -13,7 +13,7 @@ from pipeline.metrics.copies import distance_ratio, exact_copies, near_copies
 from pipeline.metrics.generative import NUM_COMPONENTS, as_rows, pca_features
 from pipeline.metrics.membership import ATTACKS, Distances, Scored
 from pipeline.metrics.roc import area_under_curve, rate_at_false_alarms
-from pipeline.metrics.score import Score
+from pipeline.metrics.score import Score, score_difference
 
 FALSE_ALARMS = (0.01, 0.1)
 MIN_IMAGES = 100
@@ -110,7 +110,11 @@ def audit_privacy(
     scored = {**black_box_attacks(members, others, synthetic, seed), **model_scores}
     attacks = {name: _measure(scores, rng) for name, scores in scored.items()}
     rows = as_rows(synthetic)
-    copies = {"exact copies": exact_copies(synthetic, train), "near copies": near_copies(rows, as_rows(train))}
+    near = near_copies(rows, as_rows(train))
+    copies = {
+        "exact copies": exact_copies(synthetic, train),
+        "near copies beyond chance": score_difference(near, yardstick.floors["near copies"]),
+    }
     ratio = distance_ratio(rows, as_rows(members), as_rows(others), rng)
     top, rate, least = (f"privacy.{key}" for key in ("max_attack_auc", "max_copy_rate", "min_distance_ratio"))
     checks = [

@@ -13,6 +13,19 @@ Schedule = Literal["constant", "cosine", "linear_tail"]
 
 
 @dataclass(frozen=True, kw_only=True)
+class PrivateSteps:
+    """Differential privacy of a fit (DP-SGD, Abadi et al. 2016)."""
+
+    noise_multiplier: float
+    """Deviation of the noise over max_grad_norm, >= 0."""
+    max_grad_norm: float
+    """Norm to which each example's gradient is scaled down, > 0."""
+    secret: int
+    """Root of the draws of examples and noise. Who knows it can take the noise off again, and no two fits may share
+    it: the same noise twice cancels out."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class FitPlan:
     """One fit. Equal plans, models and streams give equal bits on one machine."""
 
@@ -38,6 +51,8 @@ class FitPlan:
     """cpu or gpu."""
     precision: str = "32"
     """32 or bf16."""
+    private: PrivateSteps | None = None
+    """None trains without differential privacy."""
 
     def __post_init__(self) -> None:
         for key in ("steps", "steps_per_epoch"):
