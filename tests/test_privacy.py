@@ -38,6 +38,10 @@ def digits(first: int, last: int) -> Images:
     return _digits()[0][first:last]
 
 
+def labels_of(first: int, last: int) -> Labels:
+    return _digits()[1][first:last]
+
+
 @cache
 def _digits() -> tuple[Images, Labels]:
     order, raw = np.random.default_rng(0).permutation(5000)[:1200], load_embedded()
@@ -68,7 +72,9 @@ def test_noisy_training_images_fail_with_number_limit_and_key(yardstick: Yardsti
     beyond = {check.name for check in found.checks if check.outcome == "beyond"}
     assert found.verdict == "failed"
     assert beyond == {check.name for check in found.checks} - {"exact copies"}
-    assert re.search(r"near copies beyond chance 0.9\d+ \[.*\] \(limit privacy.max_copy_rate: at most 0.05\)", found.sentence)
+    assert re.search(
+        r"near copies beyond chance 0.9\d+ \[.*\] \(limit privacy.max_copy_rate: at most 0.05\)", found.sentence
+    )
     mixed = audit(yardstick, np.concatenate([yardstick.train[:30], digits(800, 1070)]))
     exact = next(check for check in mixed.checks if check.name == "exact copies")
     assert (mixed.verdict, exact.value, exact.outcome) == ("failed", 0.1, "beyond")
@@ -137,7 +143,7 @@ def test_attacks_catch_a_vae_that_overfits_100_images() -> None:
     members, others = digits(0, 100), digits(100, 200)
     config = Vae(**SMALL | {"latent_dim": 8, "width": 8, "warmup_steps": 0})
     model = ConditionalVAE((1, 28, 28), 10, config=config, generator=torch.Generator().manual_seed(0))
-    train(model, Batch(torch.from_numpy(members).float() / 255, torch.from_numpy(_digits()[1][:100])), 500, lr=0.005)
+    train(model, Batch(torch.from_numpy(members).float() / 255, torch.from_numpy(labels_of(0, 100))), 500, lr=0.005)
     model.eval()
     samples = sample_images(model, torch.arange(600) % 10, torch.Generator().manual_seed(2))
     scored = {**black_box_attacks(members, others, samples, 0), **model_attacks(model, members, others)}

@@ -171,14 +171,14 @@ def test_a_private_fit_resumes_to_the_same_bits_and_tells_nothing_of_its_losses(
     assert all(not key.startswith("train/") for entry in history for key in entry)
     assert all("val/loss" in entry for entry in history)
 
-    class Killed(Exception):
+    class KilledError(Exception):
         pass
 
     def kill(step: int, _: dict[str, float]) -> None:
         if step == 2:
-            raise Killed
+            raise KilledError
 
-    with pytest.raises(Killed):
+    with pytest.raises(KilledError):
         fit(halted, make_stream(), plan(), checkpoint=tmp_path / "a.ckpt", on_epoch=kill)
     resumed = small_vae(seed=9)
     fit(resumed, make_stream(), plan(), checkpoint=tmp_path / "a.ckpt")
@@ -194,5 +194,5 @@ def test_what_the_guarantee_does_not_cover_is_refused() -> None:
     shuffled = BatchStream(batch.images, batch.labels, batch_size=2, seed=0)
     with pytest.raises(ValueError, match="a private fit needs a PoissonStream"):
         fit(small_vae(), shuffled, plan())
-    with pytest.raises(ValueError, match="got 1 and bf16: set run.workers"):
+    with pytest.raises(ValueError, match=r"got 1 and bf16: set run\.workers"):
         fit(small_vae(), make_stream(), plan(precision="bf16"))

@@ -8,12 +8,12 @@ from pipeline.config.rules import require, require_at_least, require_choice, req
 @dataclass(frozen=True, kw_only=True)
 class Privacy:
     gate: str
-    """block (study and fine-tuning refuse a set whose audit was not passed) or warn. An export is always blocked."""
+    """block (study and fine-tuning refuse a set whose audit was not passed) or warn. Exports are always blocked."""
     max_attack_auc: float
     """Largest area under the ROC curve of any membership attack, in (0.5, 1]; 0.5 is guessing. 0.55..0.65."""
     max_copy_rate: float
-    """Largest share of synthetic images that are a training image exactly, or nearly beyond the share of held out images
-    that are, in (0, 1]; 0.005..0.05."""
+    """Largest share of synthetic images that are a training image exactly, or nearly beyond the share of held out
+    images that are, in (0, 1]; 0.005..0.05."""
     min_distance_ratio: float
     """Least ratio of the mean distance from a synthetic image to the nearest training image to that to the nearest
     image held out, in [0, 1); 1 is no difference. 0.9..0.97."""

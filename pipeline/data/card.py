@@ -36,8 +36,8 @@ def read_card(kind: str) -> Json:
 
 
 def pass_gate(kinds: Collection[str], gate: str, warn: Callable[[str], None]) -> None:
-    """Lets the synthetic sets of `kinds` through to training. With gate "block" raises ValueError for one whose audit was
-    not passed, with "warn" says so.
+    """Lets the synthetic sets of `kinds` through to training. With gate "block" raises ValueError for one whose audit
+    was not passed, with "warn" says so.
     """
     for kind in kinds:
         card = read_card(kind)

@@ -35,11 +35,12 @@ def near_copies(rows_MP: Floats, train_NP: Floats) -> Score:
 
 
 def distance_ratio(synthetic_MP: Floats, train_RP: Floats, holdout_RP: Floats, rng: np.random.Generator) -> Score:
-    """Mean distance from a synthetic image to the nearest of `train` over that to the nearest of `holdout`: 1 where both
-    are strangers to the generator, 0 for copies.
+    """Mean distance from a synthetic image to the nearest of `train` over that to the nearest of `holdout`: 1 where
+    both are strangers to the generator, 0 for copies.
 
-    Both sets of reference images are of one size, or the larger would be nearer by chance.  The interval is a jackknife
-    over 20 groups of each of the three sets: all of them are draws.  Raises ValueError for sets of different size.
+    Both sets of reference images are of one size, or the larger would be nearer by chance.  The interval is a
+    jackknife over 20 groups of each of the three sets: all of them are draws.  Raises ValueError for sets of unequal
+    size.
     """
     if len(train_RP) != len(holdout_RP) or min(len(train_RP), len(synthetic_MP)) < NUM_GROUPS:
         sizes = f"{len(train_RP)} and {len(holdout_RP)} reference and {len(synthetic_MP)} synthetic images"

@@ -31,10 +31,10 @@ class Scored:
 class Distances:
     """From every image to be judged to the synthetic ones, (N, M), and to the held out ones, (N, N)."""
 
-    members_NM: Floats
-    others_NM: Floats
-    members_NN: Floats
-    others_NN: Floats
+    members_to_synthetic: Floats
+    others_to_synthetic: Floats
+    members_to_others: Floats
+    others_to_others: Floats
 
     @classmethod
     def measure(cls, members_NF: Floats, others_NF: Floats, synthetic_MF: Floats) -> "Distances":
@@ -46,18 +46,20 @@ class Distances:
 
 def nearest_attack(distances: Distances) -> Scored:
     """-distance to the nearest synthetic image."""
-    return Scored(-distances.members_NM.min(axis=1), -distances.others_NM.min(axis=1))
+    return Scored(-distances.members_to_synthetic.min(axis=1), -distances.others_to_synthetic.min(axis=1))
 
 
 def radius_attack(distances: Distances) -> Scored:
-    """How many synthetic images lie within the median distance of an image to its nearest one; ties are broken by that."""
+    """How many synthetic images lie within the median distance of images to their nearest one; that breaks ties."""
     nearest = nearest_attack(distances)
     radius = -np.median(np.concatenate([nearest.members, nearest.others]))
 
     def score(distance_NM: Floats, tie_N: Floats) -> Floats:
         return np.asarray((distance_NM <= radius).sum(axis=1) + 1 / (2 - tie_N))
 
-    return Scored(score(distances.members_NM, nearest.members), score(distances.others_NM, nearest.others))
+    return Scored(
+        score(distances.members_to_synthetic, nearest.members), score(distances.others_to_synthetic, nearest.others)
+    )
 
 
 def calibrated_attack(distances: Distances) -> Scored:
@@ -75,7 +77,10 @@ def calibrated_attack(distances: Distances) -> Scored:
             scores[half::2] = np.log(real + CLOSEST) - np.log(made + CLOSEST)
         return scores
 
-    return Scored(score(distances.members_NM, distances.members_NN), score(distances.others_NM, distances.others_NN))
+    return Scored(
+        score(distances.members_to_synthetic, distances.members_to_others),
+        score(distances.others_to_synthetic, distances.others_to_others),
+    )
 
 
 ATTACKS: dict[str, Callable[[Distances], Scored]] = {

@@ -72,8 +72,8 @@ def draw_candidates(num_train: int, num_holdout: int, at_most: int, seed: int) -
 
 @dataclass(frozen=True)
 class Yardstick:
-    """What the sets of one generator are audited with.  train: every training image.  members, others: (N, C, H, W), those
-    to be attacked, trained on and held out.  floors, control: see Audit.
+    """What the sets of one generator are audited with.  train: every training image.  members, others: (N, C, H, W),
+    those to be attacked, trained on and held out.  floors, control: see Audit.
     """
 
     train: Images

@@ -10,8 +10,8 @@ from pipeline.metrics.score import RESAMPLES, Z_95, Floats, Score
 def area_under_curve(positives: Floats, negatives: Floats) -> Score:
     """P(a positive scores higher than a negative) + 1/2 P(equal), with the interval of DeLong et al. (1988).
 
-    positives: (P,), negatives: (N,); higher scores mean positive.  The standard error is at least 1 / (2 min(P, N)), half
-    of what one image ranked last instead of first would change: perfect separation of few images proves little.
+    positives: (P,), negatives: (N,); higher scores mean positive.  The standard error is at least 1 / (2 min(P, N)),
+    half of what one image ranked last instead of first would change: perfect separation of few images proves little.
     """
     _check(positives, negatives)
     of_positives, of_negatives = _placements(positives, negatives)
@@ -28,7 +28,7 @@ def _placements(positives: Floats, negatives: Floats) -> tuple[Floats, Floats]:
 
     def share_below(rows: Floats, others: Floats) -> Floats:
         ordered = np.sort(others)
-        left, right = (np.searchsorted(ordered, rows, side) for side in ("left", "right"))  # type: ignore[call-overload]
+        left, right = (np.searchsorted(ordered, rows, side) for side in ("left", "right"))
         return np.asarray((left + right) / (2 * len(others)))
 
     return share_below(positives, negatives), 1 - share_below(negatives, positives)

@@ -113,7 +113,7 @@ class AuditFacts:
 
 @dataclass(frozen=True)
 class GeneratorFacts:
-    """A generator's synthetic set: its samples, its quality beside class-wise PCA and real images, its privacy audit."""
+    """A generator's synthetic set: samples, quality beside class-wise PCA and real images, privacy audit."""
 
     kind: str
     name: str

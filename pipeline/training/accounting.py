@@ -1,4 +1,4 @@
-"""How much noise an (epsilon, delta) takes, and what a fit has spent, by two accountants. The only importer of opacus."""
+"""How much noise an (epsilon, delta) takes, by two accountants. The only importer of opacus."""
 
 import math
 import warnings
@@ -69,5 +69,7 @@ def _make_accountant():  # type: ignore[no-untyped-def]  # opacus has no types
     try:
         from opacus.accountants import PRVAccountant
     except ImportError as error:
-        raise ValueError(f"dp.models needs the package opacus ({error}): pip install opacus, or empty dp.models") from error
+        raise ValueError(
+            f"dp.models needs the package opacus ({error}): pip install opacus, or empty dp.models"
+        ) from error
     return PRVAccountant()

@@ -1,11 +1,13 @@
 """How long and with which optimiser a model is trained."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from torch import nn
 from torch.optim import SGD, AdamW, Optimizer
+
+from pipeline.seeding import derive_seed
 
 Epoch = dict[str, float]
 """One entry of a fit's history: step, and the epoch's means by name."""
@@ -23,6 +25,10 @@ class PrivateSteps:
     secret: int
     """Root of the draws of examples and noise. Who knows it can take the noise off again, and no two fits may share
     it: the same noise twice cancels out."""
+
+    def with_secret_of(self, *identity: str | int) -> "PrivateSteps":
+        """The same with a secret of its own."""
+        return replace(self, secret=derive_seed(self.secret, *identity))
 
 
 @dataclass(frozen=True, kw_only=True)

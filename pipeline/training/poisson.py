@@ -39,7 +39,9 @@ class PoissonStream:
 
     def batch(self, step: int, rows: slice | None = None) -> Batch:
         """The batch of update `step`, or its `rows`."""
-        chances = torch.rand(len(self._images), generator=make_generator(self._seed, "joins", step), dtype=torch.float64)
+        chances = torch.rand(
+            len(self._images), generator=make_generator(self._seed, "joins", step), dtype=torch.float64
+        )
         joined = torch.nonzero(chances < self.sample_rate)[:, 0]
         rows = rows or slice(0, len(joined))
         index = joined[rows]

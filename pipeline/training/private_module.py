@@ -36,8 +36,8 @@ class PrivateLossModule(SingleLossModule):
             raise ValueError("a private fit needs a PoissonStream: the accountants assume that examples come by chance")
         if self.shard.size > 1 or plan.precision != "32":
             raise ValueError(
-                f"a private fit needs one worker and 32 bits, got {self.shard.size} and {plan.precision}: set run.workers "
-                "to 1 and run.precision to 32, or dp.models to []"
+                f"a private fit needs one worker and 32 bits, got {self.shard.size} and {plan.precision}: set "
+                "run.workers to 1 and run.precision to 32, or dp.models to []"
             )
 
     def update(self, step: int) -> None:
@@ -69,8 +69,8 @@ def private_gradients(
         value.add_(noise.to(value.device), alpha=deviation).div_(expected)
         if not torch.isfinite(value).all():
             raise ValueError(
-                f"training diverged at step {step}: the gradient of {name} is not finite; lower the learning rate (lr) of "
-                "this stage in params.yaml"
+                f"training diverged at step {step}: the gradient of {name} is not finite; lower the learning rate (lr) "
+                "of this stage in params.yaml"
             )
     return total
 
