@@ -23,7 +23,7 @@ from tests.test_vae import small_vae
 ROOT = Path(__file__).parent.parent
 FOLDER = Path("out/augment/vae")
 NAMES = [str(name) for name in range(10)]
-SETTINGS = ["privacy.max_attack_auc=0.65", "privacy.max_copy_rate=0.06", "run.threads=1"]
+SETTINGS = ["privacy.max_attack_auc=0.65", "privacy.max_copy_rate=0.1", "run.threads=1"]
 
 
 @pytest.fixture(scope="module")
