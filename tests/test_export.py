@@ -125,7 +125,7 @@ def test_the_study_is_warned_or_stopped(project: Path) -> None:
     with pytest.raises(ValueError, match=r"privacy\.gate blocks their use: mend that, or leave vae out of study\.arms"):
         pass_gate(["vae"], "block", heard.append)
     with pytest.raises(ValueError, match="run `dvc repro augment@gan`"):
-        pass_gate(["gan"], "warn", heard.append)
+        pass_gate(["gan"], "block", heard.append)
 
 
 def test_the_card_repeats_to_the_bit_and_names_no_folder(project: Path) -> None:

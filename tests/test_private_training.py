@@ -9,16 +9,18 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from pipeline.config.generators import Vae
 from pipeline.config.pretrain import ConvLayer
 from pipeline.models.cnn import ConvNet
 from pipeline.models.losses import Batch, LossModel
 from pipeline.row_noise import part_generator, shard_generator
 from pipeline.training.fit import fit
+from pipeline.training.generators import GeneratorData, GeneratorTask, fit_generator
 from pipeline.training.plan import FitPlan, PrivateSteps
 from pipeline.training.poisson import PoissonStream
 from pipeline.training.private_module import example_gradients, private_gradients, sum_clipped
 from pipeline.training.stream import BatchStream
-from tests.test_vae import small_vae
+from tests.test_vae import SMALL, small_vae
 
 SEED = 5
 PRIVATE = PrivateSteps(noise_multiplier=1.0, max_grad_norm=1.0, secret=11)
@@ -187,6 +189,22 @@ def test_a_private_fit_resumes_to_the_same_bits_and_tells_nothing_of_its_losses(
     other = small_vae(seed=1)
     fit(other, make_stream(), plan(private=replace(PRIVATE, secret=12)))
     assert not torch.equal(other.posterior.weight, whole.posterior.weight)
+
+
+def test_a_private_generator_depends_on_its_secret() -> None:
+    images = some_batch(12).images.mul(255).byte().numpy()
+    labels = np.tile(np.arange(len(images)) % 2, (2, 1))
+    data = GeneratorData(images, labels, images, labels[0], 2)
+    config = Vae(**SMALL | {"steps": 2, "batch_size": 3})
+
+    def task(draw: int, secret: int) -> GeneratorTask:
+        private = PRIVATE.with_secret_of("draw", secret)
+        fixed: dict[str, Any] = {"seed": 0, "precision": "32", "accelerator": "cpu", "checkpoint": None, "epochs": 1}
+        return GeneratorTask(config=config, draw=draw, private=private, **fixed)
+
+    weights = [fit_generator(task(0, secret), data).state["posterior.weight"] for secret in (0, 0, 1)]
+    assert np.array_equal(weights[0], weights[1])
+    assert not np.array_equal(weights[0], weights[2])
 
 
 def test_what_the_guarantee_does_not_cover_is_refused() -> None:

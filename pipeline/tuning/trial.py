@@ -184,8 +184,8 @@ def build_stream(spec: TrialSpec, data: TrialData) -> Stream:
     if spec.private is not None:
         if arm.pretrained or arm.generator:
             raise ValueError(
-                f"{spec.arm} can't be trained privately: it starts from, or adds images of, another model; take finetune "
-                "out of dp.models, or all arms but scratch, classical and scratch_probabilistic from study.arms"
+                f"{spec.arm} can't be trained privately: it starts from, or adds images of, another model; empty "
+                "dp.models, or keep only scratch, classical and scratch_probabilistic in study.arms"
             )
         secret = spec.private.secret
         return PoissonStream(images, labels, batch_size=spec.batch_size, seed=secret, transform=transform)
