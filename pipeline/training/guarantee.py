@@ -34,8 +34,8 @@ class Guarantee:
         return (
             f"Differentially private training of {models}: epsilon {self.epsilon:.3f} at delta {self.delta:g} for "
             "adding or removing one training image (opacus' PRV accountant; our own bound says "
-            f"{self.renyi_epsilon:.3f}). It covers the weights and what is made of them alone, not numbers that look at "
-            "training images, such as an audit's, nor the choice of settings, nor other stages."
+            f"{self.renyi_epsilon:.3f}). It covers the weights and what is made of them alone, not numbers that look "
+            "at training images, such as an audit's, nor the choice of settings, nor other stages."
         )
 
     def numbers(self) -> dict[str, float]:
