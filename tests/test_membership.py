@@ -39,7 +39,7 @@ def test_scores_are_those_of_loops() -> None:
     nearest = [min(apart(x, s) for s in made) for x in (*members, *others)]
     assert np.allclose(nearest_attack(distances).members, [-value for value in nearest[:6]])
     radius = np.median(nearest)
-    counts = [sum(apart(x, s) <= radius + 1e-12 for s in made) for x in others]
+    counts = [sum(int(apart(x, s) <= radius + 1e-12) for s in made) for x in others]
     assert np.allclose(np.floor(radius_attack(distances).others), counts)
     real = [min(apart(x, others[n]) for n in range(6) if n % 2 != i % 2) for i, x in enumerate(members)]
     expected = np.log(np.array(real) + 1e-6) - np.log(np.array(nearest[:6]) + 1e-6)

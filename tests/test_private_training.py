@@ -150,7 +150,7 @@ def test_poisson_batches_are_independent_draws_of_each_image() -> None:
     assert joins.mean() == pytest.approx(0.1, abs=0.005)
     assert sizes.var() == pytest.approx(200 * 0.1 * 0.9, rel=0.25)  # a fixed size would have 0
     assert joins.mean(axis=0).std() == pytest.approx((0.09 / 400) ** 0.5, rel=0.25)
-    among = np.corrcoef(joins.T)[np.triu_indices(200, 1)]
+    among = np.asarray(np.corrcoef(joins.T))[np.triu_indices(200, 1)]
     assert abs(among.mean()) < 0.003  # permutations have -1 / 199
 
 
@@ -164,7 +164,8 @@ def test_poisson_batches_depend_on_seed_and_step_alone() -> None:
 
 
 def plan(**changes: Any) -> FitPlan:
-    return FitPlan(**{"steps": 4, "steps_per_epoch": 2, "lr": 0.01, "seed": SEED, "private": PRIVATE} | changes)
+    values: dict[str, Any] = {"steps": 4, "steps_per_epoch": 2, "lr": 0.01, "seed": SEED, "private": PRIVATE}
+    return FitPlan(**(values | changes))
 
 
 def test_a_private_fit_resumes_to_the_same_bits_and_tells_nothing_of_its_losses(tmp_path: Path) -> None:

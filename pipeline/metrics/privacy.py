@@ -131,7 +131,7 @@ def black_box_attacks(members: Images, others: Images, synthetic: Images, seed: 
     sets = [members, others, synthetic]
     components = min(NUM_COMPONENTS, len(members) // 2)
     features = pca_features(np.concatenate(sets[:2]), sets, num_components=components, seed=seed)
-    found = {}
+    found: dict[str, Scored] = {}
     for space, rows in (("pixels", [as_rows(images) for images in sets]), ("components", features)):
         distances = Distances.measure(*rows)
         found |= {f"{name} {space}": attack(distances) for name, attack in ATTACKS.items()}
