@@ -69,6 +69,22 @@ class RowGenerator(torch.Generator):
         return self._later[number]
 
 
+class ExampleGenerator(torch.Generator):
+    """Inside torch.vmap over the examples of a batch (randomness="same"): what a draw of one row gives to each of them.
+
+    Each draws for all `total` and takes its own row. inner: draws for the batch.  index: (1,), the example's place.
+    """
+
+    inner: torch.Generator
+    index: Tensor
+    total: int
+
+    def __new__(cls, inner: torch.Generator, index: Tensor, total: int) -> Self:
+        self = super().__new__(cls, inner.device)  # type: ignore[call-arg]  # torch's stub has only __init__
+        self.inner, self.index, self.total = inner, index, total
+        return self
+
+
 def shard_generator(
     root: int, *identity: str | int, shard: Shard = WHOLE, device: torch.device | str = "cpu"
 ) -> RowGenerator:
@@ -107,7 +123,8 @@ def draw_thresholds(like: Tensor, generator: torch.Generator) -> Tensor:
     On CPU a float32 has the upper 16 of its 24 bits to itself and shares the lower 8 with its row. Single ones have the
     distribution of `draw_uniform` in a third of its time; two of a row depend on each other by no more than 2^-16.
     """
-    if like.dtype != torch.float32 or generator.device.type != "cpu" or like.ndim < 2:
+    by_example = isinstance(generator, ExampleGenerator)
+    if like.dtype != torch.float32 or generator.device.type != "cpu" or like.ndim < 2 or by_example:
         return draw_uniform(like.shape, generator, like)
     columns = like[0].numel()
     words = -(-columns // 4)
@@ -133,6 +150,10 @@ def _draw(
     like: Tensor | None,
     fill: Callable[[Tensor, torch.Generator], Tensor],
 ) -> Tensor:
+    if isinstance(generator, ExampleGenerator):
+        assert shape[0] == 1, "an example is a batch of one"
+        rows = _draw((generator.total, *shape[1:]), generator.inner, like, fill)
+        return rows.index_select(0, generator.index)
     out = torch.empty(tuple(shape), dtype=None if like is None else like.dtype, device=generator.device)
     if not isinstance(generator, RowGenerator):
         return fill(out, generator)

@@ -2,22 +2,29 @@
 
 import sys
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import torch
 
 from pipeline import paths
-from pipeline.artifacts import read_array, write_array, write_json
+from pipeline.artifacts import read_array, write_array, write_json, write_text
 from pipeline.config.generators import Augment
+from pipeline.config.privacy import Privacy
+from pipeline.data.card import CARD, CARD_PAGE, card_metrics
 from pipeline.data.pictures import class_grid, write_png
 from pipeline.data.prepared import load_prepared
 from pipeline.device import set_threads
 from pipeline.metrics.generative import LabelledImages, judge_collapse, quality_report
+from pipeline.report.audit import render_card
 from pipeline.seeding import derive_seed, make_generator
 from pipeline.stage import Stage, StageSpec, run_stage
+from pipeline.training.audit import audit_sets
 from pipeline.training.generators import load_generator, sample_images
 from pipeline.weights import load_weights
 
+TEMPLATES = Path("pipeline/report/templates")
+"""Not Python, so no import leads to it: named here for the hash of the inputs."""
 SHOWN_PER_CLASS = 12
 JUDGED_DRAW = 0
 """The draw whose set is scored and shown: the others differ in their labels alone."""
@@ -27,8 +34,8 @@ def spec(kind: str) -> StageSpec:
     name = f"augment@{kind}"
     return StageSpec(
         name,
-        params=("run.seed", "run.threads", "augment"),
-        inputs=(paths.PREPARED, paths.generator(kind)),
+        params=("run.seed", "run.threads", "augment", "privacy"),
+        inputs=(paths.PREPARED, paths.generator(kind), TEMPLATES),
         outputs=(paths.synthetic(kind), paths.plots(name)),
     )
 
@@ -59,9 +66,12 @@ def augment(stage: Stage, kind: str) -> None:
     verdict = judge_collapse(report)
     stage.say(f"{kind}: {verdict.sentence}")
     write_json(folder / "quality.json", {"rows": report, "verdict": verdict.name, "sentence": verdict.sentence})
-    stage.write_metrics(
-        {row: {name: score["value"] for name, score in scores.items()} for row, scores in report.items()}
-    )
+    card = audit_sets(kind, prepared, folder, stage.section(Privacy), seed=derive_seed(run.seed, "privacy audit"))
+    stage.say(f"{kind}: privacy audit, {card['sentence']}")
+    write_json(folder / CARD, card)
+    write_text(folder / CARD_PAGE, render_card(card))
+    values = {row: {name: score["value"] for name, score in scores.items()} for row, scores in report.items()}
+    stage.write_metrics(values | {"privacy": card_metrics(card)})
 
 
 if __name__ == "__main__":

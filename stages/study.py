@@ -8,7 +8,9 @@ from dataclasses import asdict
 
 from pipeline import paths
 from pipeline.artifacts import read_json, write_json, write_table
-from pipeline.config.classifier import Study
+from pipeline.config.classifier import GENERATORS, Study
+from pipeline.config.privacy import Privacy
+from pipeline.data.card import pass_gate
 from pipeline.data.prepared import load_prepared
 from pipeline.device import run_accelerator
 from pipeline.launch.choose import open_launcher
@@ -26,6 +28,7 @@ SPEC = StageSpec(
         "run.workers",
         "run.cpus_per_worker",
         "pretrain.layers",
+        "privacy",
         "study",
     ),
     inputs=(paths.PREPARED, paths.PRETRAINED, paths.SYNTHETIC, paths.TUNE),
@@ -35,6 +38,8 @@ SPEC = StageSpec(
 
 def study(stage: Stage) -> None:
     settings, run, prepared = stage.section(Study), stage.run, load_prepared(paths.PREPARED)
+    used = [arm for arm in settings.arms if arm in GENERATORS]
+    pass_gate(used, stage.section(Privacy).gate, stage.say)
     budgets, seeds = prepared.label_budgets, range(len(prepared.subsets))
     recipes = study_recipes(settings, read_json(paths.TUNE / "best.json"))
     specs = list_specs(

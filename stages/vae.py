@@ -2,6 +2,7 @@
 
 import sys
 
+from pipeline.config.dp import Dp
 from pipeline.config.generators import Vae
 from pipeline.stage import Stage, run_stage
 from pipeline.training.generator_stage import generator_spec, run_generator_stage
@@ -10,7 +11,8 @@ SPEC = generator_spec("vae")
 
 
 def vae(stage: Stage) -> None:
-    run_generator_stage(stage, stage.section(Vae))
+    dp = stage.section(Dp)
+    run_generator_stage(stage, stage.section(Vae), dp if "vae" in dp.models else None)
 
 
 if __name__ == "__main__":

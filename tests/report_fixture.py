@@ -5,6 +5,7 @@
 
 import shutil
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +14,11 @@ from sklearn.datasets import load_digits
 
 from pipeline import paths
 from pipeline.applications.story import Drawing, Story, Table, TableRow, write_story
-from pipeline.artifacts import write_json, write_table
+from pipeline.artifacts import Json, write_json, write_table
 from pipeline.config.load import Params, load_params
 from pipeline.data.pictures import class_grid, image_grid, write_png
 from pipeline.metrics.classification import Scores, compute_confusion, compute_reliability, compute_scores
+from pipeline.metrics.privacy import Check
 from pipeline.metrics.result_tables import accuracy_row, collect_metrics, comparison_row, describe_study
 from pipeline.metrics.statistics import compare_two_models, estimate_mean
 from pipeline.metrics.verdicts import judge_study, say_models
@@ -132,6 +134,7 @@ def _write_generator(root: Path, kind: str, images: npt.NDArray[np.uint8], label
     write_json(
         root / paths.synthetic(kind) / "quality.json", {"rows": rows, "verdict": "diverse", "sentence": sentence}
     )
+    write_json(root / paths.synthetic(kind) / "card.json", _card(kind))
     picture = class_grid(images[::-1].copy(), labels[::-1].copy(), 10, 12)
     write_png(root / paths.plots(f"augment@{kind}") / "samples.png", picture, magnify=2)
 
@@ -148,6 +151,43 @@ def _write_application(root: Path, images: npt.NDArray[np.uint8]) -> None:
         drawings=[Drawing(picture.as_posix(), "Digits beside their anomaly maps.", "Where the score comes from.")],
     )
     write_story(root / paths.application("anomaly"), story)
+
+
+def _card(kind: str) -> Json:
+    """Two audited sets; the GAN's second one was not passed."""
+
+    def entry(draw: int) -> Json:
+        auc = 0.71 if kind == "gan" and draw else 0.54
+        checks = [
+            Check("attack nearest pixels", auc, auc - 0.03, auc + 0.03, 0.6, True, "privacy.max_attack_auc"),
+            Check("distance ratio", 0.98, 0.95, 1.01, 0.9, False, "privacy.min_distance_ratio"),
+        ]
+        verdict = "failed" if auc > 0.6 else "passed"
+        rate = {"value": 0.02, "low": 0.01, "high": 0.04, "warning": ""}
+        return {
+            "draw": draw,
+            "model_sha256": "12" * 32,
+            "images_sha256": "ab" * 32,
+            "verdict": verdict,
+            "sentence": f"{verdict}: attack nearest pixels {auc}",
+            "checks": [asdict(check) | {"outcome": check.outcome} for check in checks],
+            "attacks": {"nearest pixels": {"auc": rate, "tpr_at_1": rate, "tpr_at_10": rate}},
+            "counts": {"members": 350, "others": 350, "synthetic": 2000, "train": 3500},
+        }
+
+    sets = [entry(0), entry(1)]
+    worst = sets[-1]
+    return {
+        "generator": kind,
+        "data": {"train_images_sha256": "cd" * 32, "image_shape": [1, 28, 28]},
+        "limits": {"max_attack_auc": 0.6},
+        "control": {"nearest pixels": 1.0, "near copies": 0.96},
+        "floors": {"exact copies": {"value": 0.0, "low": 0.0, "high": 0.01, "warning": ""}},
+        "differential_privacy": {"sentence": "Differentially private training."} if kind == "vae" else None,
+        "sets": sets,
+        "verdict": worst["verdict"],
+        "sentence": f"label draw 1 {worst['sentence']}",
+    }
 
 
 def _write_sweep(root: Path) -> None:

@@ -16,7 +16,7 @@ from pipeline.dvcfile import with_true_deps
 from pipeline.stage import NOT_IN_RESULTS, StageSpec
 
 ROOT = Path(__file__).parent.parent
-BY_HAND = ("sample",)
+BY_HAND = ("export", "sample")
 """Verbs for people in stages/: nothing in dvc.yaml runs them."""
 
 APPLICATIONS = ("anomaly", "denoise", "represent", "features")
@@ -63,6 +63,7 @@ ONLY_IMPORTERS = {
     "pytorch_lightning": ("pipeline/training/",),
     "matplotlib": ("pipeline/report/",),
     "optuna": ("pipeline/launch/ray_",),
+    "opacus": ("pipeline/training/accounting.py",),
 }
 
 

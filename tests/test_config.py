@@ -61,12 +61,21 @@ def test_the_shipped_params_are_valid_and_typed() -> None:
             "tune.arms=[scratch]",
             r"tune.arms must be a list with one of cdbn, scratch_probabilistic, because study.arms has",
         ),
+        ("privacy.gate=allow", r"privacy.gate must be one of block, warn, got 'allow'"),
+        ("privacy.max_attack_auc=0.4", r"privacy.max_attack_auc must be in \(0.5, 1\], got 0.4"),
+        ("dp.models=[gan]", r"dp.models must be one of vae, finetune, got 'gan'"),
+        ("dp.delta=0.0", r"dp.delta must be in \(0, 1\), got 0.0"),
         ("pretrain.layers.conv2.below=prepare", r"pretrain.layers.conv2.below must be pretrain/conv1"),
     ],
 )
 def test_a_bad_value_is_an_error_that_names_key_value_and_rule(override: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         load_params(PARAMS, [override])
+
+
+def test_private_training_has_no_free_bits() -> None:
+    with pytest.raises(ValueError, match=r"vae.free_bits must be 0 where dp.models has vae"):
+        load_params(PARAMS, ["dp.models=[vae]", "vae.free_bits=0.1"])
 
 
 def test_several_workers_need_ray() -> None:

@@ -11,14 +11,17 @@ import pytest
 from pipeline import paths
 from pipeline.artifacts import read_json, read_table, write_array
 from pipeline.config.classifier import Finetune
+from pipeline.config.dp import Dp
 from pipeline.config.load import load_params, write_changed
 from pipeline.data.prepared import Split
 from pipeline.data.write import write_prepared
 from pipeline.launch.local import limit_threads
 from pipeline.models.cnn import ConvNet
 from pipeline.stage import Stage, StageSpec
+from pipeline.training.guarantee import Guarantee
+from pipeline.training.plan import PrivateSteps
 from pipeline.training.stored import save_dbn
-from pipeline.tuning.finetune import curve_rows, finetune_specs, run_finetune
+from pipeline.tuning.finetune import curve_rows, finetune_specs, make_private, run_finetune
 from pipeline.tuning.trial import TrialSpec, labelled_indices, run_trial
 from pipeline.weights import load_weights
 from stages import finetune as finetune_stage
@@ -31,6 +34,7 @@ RECIPES = {
     "scratch": {"lr": 0.01, "weight_decay": 0.0, "dropout": 0.1, "synthetic_share": 0.0},
     "cdbn": {"lr": 0.02, "weight_decay": 0.1, "dropout": 0.2, "synthetic_share": 0.0},
     "vae": {"lr": 0.01, "weight_decay": 0.0, "dropout": 0.1, "synthetic_share": 0.5},
+    "classical": {"lr": 0.01, "weight_decay": 0.0, "dropout": 0.1, "synthetic_share": 0.0},
 }
 
 
@@ -54,6 +58,34 @@ def test_winner_and_scratch_are_paired_and_take_the_studys_values_unless_told_ot
     told = make_specs("cdbn", replace(FINETUNE, lr=0.5, dropout=0.0))
     assert {(spec.lr, spec.dropout) for spec in told.values()} == {(0.5, 0.0)}
     assert told["winner"].weight_decay == 0.1
+
+
+def test_private_specs_share_a_guarantee_but_no_noise_and_equal_ones_stay_one_fit() -> None:
+    dp = Dp(models=["finetune"], epsilon=8.0, delta=1e-3, max_grad_norm=1.0)
+
+    def private(winner: str) -> tuple[dict[str, TrialSpec], Guarantee]:
+        return make_private(make_specs(winner), dp, num_images=54, secret=3)
+
+    two, promised = private("classical")
+    assert (promised.fits, promised.steps, promised.sample_rate) == (2, 21, 8 / 54)
+    assert two["winner"].private != two["scratch"].private
+    assert {spec.private.noise_multiplier for spec in two.values() if spec.private} == {promised.noise_multiplier}
+    one, alone = private("scratch")
+    assert one["winner"] == one["scratch"]
+    assert (alone.fits, alone.noise_multiplier < promised.noise_multiplier) == (1, True)
+
+
+def test_a_private_trial_says_nothing_of_its_training_losses_and_refuses_foreign_models() -> None:
+    private = PrivateSteps(noise_multiplier=1.0, max_grad_norm=1.0, secret=1)
+    spec = replace(make_specs("scratch")["winner"], steps=4, reports=2, private=private)
+    found = run_trial(spec, make_data())
+    assert [sorted(entry) for entry in found.history] == [["step", "validation_accuracy", "validation_nll"]] * 2
+    assert "scratch_train_nll" not in curve_rows({"scratch": found})[0]
+    other = run_trial(replace(spec, private=replace(private, noise_multiplier=0.0)), make_data())
+    assert not np.array_equal(found.state["head_weight"], other.state["head_weight"])
+    for arm in ("cdbn", "vae"):
+        with pytest.raises(ValueError, match=f"{arm} can't be trained privately"):
+            run_trial(replace(spec, arm=arm), make_data())
 
 
 def test_all_labelled_images_are_used_and_no_other() -> None:

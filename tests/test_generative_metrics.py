@@ -19,7 +19,7 @@ from pipeline.metrics.neighbours import (
     precision_recall_density_coverage,
 )
 from pipeline.metrics.ppca import class_ppca_samples, fit_ppca
-from pipeline.metrics.score import jackknife_variance, score_mean, score_rate
+from pipeline.metrics.score import Score, jackknife_variance, score_difference, score_mean, score_rate
 
 Floats = npt.NDArray[np.float64]
 SCORES = ["frechet", "kernel", "precision", "recall", "density", "coverage", "accuracy", "duplicates", "copies"]
@@ -304,3 +304,11 @@ def test_quality_report_ignores_unlabelled_rows_and_refuses_too_few_images() -> 
     assert scores["real"]["accuracy"]["value"] > 0.9
     with pytest.raises(ValueError, match=r"got 300, 49, 120: raise data\.validation_fraction"):
         quality_report(train, blobs(49, 1), blobs(120, 2), num_images=100, seed=0)
+
+
+def test_difference_of_rates_has_newcombes_interval() -> None:
+    one, other = (score_rate([True] * hits + [False] * (count - hits)) for hits, count in ((56, 70), (48, 80)))
+    found = score_difference(one, other)
+    assert found.value == pytest.approx(0.2)
+    assert (found.low, found.high) == pytest.approx((0.0524, 0.3339), abs=1e-4)  # Newcombe 1998, table II, case (a)
+    assert score_difference(Score(value=0.1, low=0.1, high=0.1), Score(value=0, low=0, high=0)).low == 0.1

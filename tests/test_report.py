@@ -294,3 +294,19 @@ def test_a_layer_whose_looks_were_all_refused_shows_no_number(project: Path) -> 
     assert "Pseudo-likelihood of layer dense" in text
     assert "; log-likelihood" not in text
     assert "Log-likelihood at the end" not in text
+
+
+def test_the_audit_stands_beside_the_generator_and_the_worst_set_is_shown(tmp_path: Path) -> None:
+    content = make_content(tmp_path, fabricate(tmp_path))
+    audits = {generator.kind: generator.audit for generator in content.generators}
+    vae, gan = audits["vae"], audits["gan"]
+    assert vae is not None
+    assert gan is not None
+    assert (vae.verdict, vae.draw, vae.guarantee) == ("passed", 0, "Differentially private training.")
+    assert (gan.verdict, gan.draw, gan.guarantee) == ("failed", 1, "")
+    assert [row.outcome for row in gan.rows] == ["BEYOND", "within"]
+    assert gan.rows[0].rates == ["2.0", "2.0"]
+    page = render(content)
+    assert page.count("0.710") == 1
+    assert "0.680 to 0.740" in page
+    assert "Differentially private training." in page

@@ -27,6 +27,8 @@ SECTIONS = {
     "vae": "pipeline.config.generators:Vae",
     "gan": "pipeline.config.generators:Gan",
     "augment": "pipeline.config.generators:Augment",
+    "privacy": "pipeline.config.privacy:Privacy",
+    "dp": "pipeline.config.dp:Dp",
     "tune": "pipeline.config.tune:Tune",
     "study": "pipeline.config.classifier:Study",
     "finetune": "pipeline.config.classifier:Finetune",
@@ -143,6 +145,13 @@ def _check_together(params: Params) -> None:
     study.require_sweeps(tune.arms)
     for arm in tune.arms:
         require(arm in study.arms, "tune.arms", arm, f"in study.arms {study.arms}")
+    vae, private = params.sections["vae"], params.sections["dp"].models
+    require(
+        "vae" not in private or vae.free_bits == 0,
+        "vae.free_bits",
+        vae.free_bits,
+        "0 where dp.models has vae: means over a batch have no gradient of a single image",
+    )
     check_spaces: Any = _import("pipeline.config.targets:check_spaces")
     check_spaces(tune, params.sections, params.layers)
 

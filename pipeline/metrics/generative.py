@@ -102,7 +102,8 @@ def quality_report(
     holdout, made = _draw(real_holdout, count, rng), _draw(synthetic, count, rng)
     pool = _draw(real_train, min(len(real_train.images), POOL_FACTOR * count), rng)
     real, others = pool.part(slice(count)), pool.part(slice(count, None))
-    rows = {"synthetic": made, "class_ppca": _class_ppca(pool, made.labels, rng), "real": real}
+    labelled = pool if np.isin(made.labels, pool.labels).all() else real_train  # where labels are rare
+    rows = {"synthetic": made, "class_ppca": _class_ppca(labelled, made.labels, rng), "real": real}
     image_sets = [holdout.images, others.images, *(row.images for row in rows.values())]
     components = min(NUM_COMPONENTS, count // 4)  # a covariance from few images needs fewer features
     holdout_features, others_features, *row_features = pca_features(

@@ -60,6 +60,14 @@ def score_rate(hits: npt.ArrayLike, *, warning: str = "") -> Score:
     return Score(value=rate, low=max(0.0, centre - spread), high=min(1.0, centre + spread), warning=warning)
 
 
+def score_difference(one: Score, other: Score) -> Score:
+    """one - other of two rates with Wilson's intervals: Newcombe's (1998) hybrid interval, method 10."""
+    value = one.value - other.value
+    down = ((one.value - one.low) ** 2 + (other.high - other.value) ** 2) ** 0.5
+    up = ((one.high - one.value) ** 2 + (other.value - other.low) ** 2) ** 0.5
+    return Score(value=value, low=value - down, high=value + up, warning=one.warning or other.warning)
+
+
 def score_mean(items: Floats, rng: np.random.Generator, *, warning: str = "") -> Score:
     """The mean of one value per image with its percentile bootstrap interval over images."""
     index = rng.integers(0, len(items), (RESAMPLES, len(items)))

@@ -9,6 +9,7 @@ from itertools import pairwise
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch._C._functorch import is_functorch_wrapped_tensor
 
 from pipeline.models.losses import UNLABELLED
 
@@ -38,7 +39,8 @@ def label_rows(labels: Tensor, num_classes: int) -> Tensor:
 
     labels: (B,) int64.  Raises ValueError for labels outside -1..num_classes - 1.
     """
-    if labels.numel() > 0 and not (labels.min() >= UNLABELLED and labels.max() < num_classes):
+    per_example = is_functorch_wrapped_tensor(labels)  # inside torch.vmap values can't be looked at
+    if labels.numel() > 0 and not per_example and not (labels.min() >= UNLABELLED and labels.max() < num_classes):
         found = f"{int(labels.min())}..{int(labels.max())}"
         raise ValueError(f"labels must be in {UNLABELLED}..{num_classes - 1}, got {found}: use the model's own classes")
     return torch.where(labels == UNLABELLED, num_classes, labels)

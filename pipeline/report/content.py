@@ -88,14 +88,42 @@ class QualityScore:
 
 
 @dataclass(frozen=True)
+class AuditRow:
+    """A number of a privacy audit as text.  rates: per cent of members found at 1 and 10 % of false alarms, empty where
+    the number is not an attack's."""
+
+    name: str
+    value: str
+    interval: str
+    limit: str
+    outcome: str
+    rates: list[str]
+
+
+@dataclass(frozen=True)
+class AuditFacts:
+    """The privacy audit of a synthetic set.  weakest_control: the lowest AUC that an attack reached on copies.
+    guarantee: of differentially private training, empty without it."""
+
+    verdict: str
+    sentence: str
+    draw: int
+    draws: int
+    rows: list[AuditRow]
+    weakest_control: float
+    guarantee: str
+
+
+@dataclass(frozen=True)
 class GeneratorFacts:
-    """A generator's synthetic set: its samples, and its quality beside class-wise PCA and real images."""
+    """A generator's synthetic set: samples, quality beside class-wise PCA and real images, privacy audit."""
 
     kind: str
     name: str
     sentence: str
     samples: Picture | None
     scores: list[QualityScore]
+    audit: AuditFacts | None
 
 
 @dataclass(frozen=True)

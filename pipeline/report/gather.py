@@ -12,9 +12,11 @@ from pipeline.config.data import Data
 from pipeline.config.generators import Augment
 from pipeline.config.load import Params
 from pipeline.config.monitor import Monitor
+from pipeline.data.card import CARD
 from pipeline.metrics.verdicts import ARM_NAMES, name_pair
 from pipeline.report.applications import read_applications
 from pipeline.report.arm_facts import describe_arm
+from pipeline.report.audit import audit_facts
 from pipeline.report.content import (
     Accuracy,
     ArmScores,
@@ -151,6 +153,7 @@ class Gatherer:
 
     def read_generator(self, kind: str) -> GeneratorFacts:
         quality = read_json(self.root / paths.synthetic(kind) / "quality.json")
+        card = paths.synthetic(kind) / CARD
         alt = f"Grid of images sampled from the {kind.upper()}, one class in each row."
         return GeneratorFacts(
             kind=kind,
@@ -158,6 +161,7 @@ class Gatherer:
             sentence=quality.get("sentence", ""),
             samples=self.files.picture(paths.plots(f"augment@{kind}") / "samples.png", alt),
             scores=quality_scores(quality["rows"]),
+            audit=audit_facts(read_json(self.root / card)) if self.files.has(card) else None,
         )
 
     def read_sweep(self) -> Sweep | None:

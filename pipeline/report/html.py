@@ -2,9 +2,7 @@
 
 import base64
 from collections.abc import Sequence
-from pathlib import Path
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from pipeline.metrics.verdicts import (
@@ -20,6 +18,7 @@ from pipeline.metrics.verdicts import (
     shade,
 )
 from pipeline.report.arm_facts import TRANSFER
+from pipeline.report.audit import TEMPLATES, make_environment
 from pipeline.report.content import Content, Difference, Picture
 from pipeline.report.figures import (
     accuracy_limits,
@@ -30,7 +29,6 @@ from pipeline.report.figures import (
     draw_sweep,
 )
 
-TEMPLATES = Path(__file__).parent / "templates"
 PAGE = "page.html"
 NO_VALUE = "\N{EN DASH}"
 CLASSES = {HELPS: "helps", HURTS: "hurts", LEANS_UP: "up", LEANS_DOWN: "down", NO_EFFECT: "none", UNJUDGED: "none"}
@@ -43,13 +41,7 @@ Confusion = tuple[str, str, int]
 
 def render(content: Content) -> str:
     """The page's text. Equal content gives equal text."""
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = make_environment()
     environment.filters |= {
         "points": say_points,
         "percent": say_percent,

@@ -15,6 +15,7 @@ from pipeline.launch.launcher import Failure, Launcher, raise_failures
 from pipeline.models.losses import UNLABELLED
 from pipeline.seeding import derive_seed
 from pipeline.training.generators import FittedGenerator, GeneratorData, GeneratorTask, fit_generator
+from pipeline.training.plan import PrivateSteps
 from pipeline.weights import load_weights, save_weights
 
 MIN_CONFIDENCE = 0.5
@@ -38,6 +39,17 @@ def draw_labels(prepared: Prepared, draw: int, *, seed: int) -> npt.NDArray[np.i
     return np.where(spread.confidence >= MIN_CONFIDENCE, spread.labels, UNLABELLED)
 
 
+def known_labels(prepared: Prepared) -> npt.NDArray[np.int64]:
+    """(draws, N): the labels of each draw's smallest subset, -1 elsewhere. For private training: a label that is spread
+    depends on other people's images.
+    """
+    labels = np.full((len(prepared.subsets), len(prepared.train.labels)), UNLABELLED, dtype=np.int64)
+    for draw in range(len(labels)):
+        subset = prepared.subset(draw, prepared.label_budgets[0])
+        labels[draw, subset] = prepared.train.labels[subset]
+    return labels
+
+
 def fit_draws(
     config: Vae | Gan,
     prepared: Prepared,
@@ -49,10 +61,11 @@ def fit_draws(
     precision: str,
     work: Path,
     on_fitted: Callable[[int], None],
+    private: PrivateSteps | None = None,
 ) -> list[FittedGenerator]:
     """Fits one generator a draw, skipping those that `work` holds; on_fitted(draws done) hears of each.
 
-    labels: what `generator_labels` gives.
+    labels: what `generator_labels` gives.  private: of every draw, whose secrets are derived from the one given.
     Raises ValueError naming every draw that failed.
     """
     data = GeneratorData(
@@ -70,6 +83,7 @@ def fit_draws(
             precision=precision,
             accelerator=accelerator,
             checkpoint=(work / f"draw-{draw}.ckpt").absolute(),
+            private=None if private is None else private.with_secret_of("draw", draw),
         )
         for draw in range(len(prepared.subsets))
     ]

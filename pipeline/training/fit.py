@@ -14,6 +14,7 @@ from pipeline.row_noise import Shard
 from pipeline.training.ddp import make_strategy
 from pipeline.training.module import AdversarialModule, FitModule, SingleLossModule
 from pipeline.training.plan import Epoch, FitPlan
+from pipeline.training.private_module import PrivateLossModule
 from pipeline.training.stream import Stream
 from pipeline.training.workers import current_host, current_shard, gather_rows
 
@@ -43,7 +44,8 @@ def fit(
     Raises ValueError when a loss is not finite.
     """
     adversarial = hasattr(model, "discriminator_losses")
-    module = AdversarialModule(model, stream, plan) if adversarial else SingleLossModule(model, stream, plan)
+    kind = AdversarialModule if adversarial else PrivateLossModule if plan.private else SingleLossModule
+    module = kind(model, stream, plan)
     module.measure = measure
     host = current_host()
     checkpoint = host.checkpoint if host is not None else checkpoint

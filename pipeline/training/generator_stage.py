@@ -1,34 +1,48 @@
 """The body that the stages `vae` and `gan` share."""
 
+from typing import Any
+
 import torch
 
 from pipeline import paths
-from pipeline.artifacts import write_array, write_table
+from pipeline.artifacts import write_array, write_json, write_table
+from pipeline.config.dp import PRIVATE, Dp
 from pipeline.config.generators import Gan, Vae
+from pipeline.data.card import GUARANTEE
 from pipeline.data.prepared import load_prepared
 from pipeline.device import run_accelerator, set_threads
 from pipeline.launch.choose import open_fits
 from pipeline.stage import Stage, StageSpec
-from pipeline.training.draws import fit_draws, generator_labels
+from pipeline.training.draws import fit_draws, generator_labels, known_labels
 from pipeline.training.generators import mean_curves
+from pipeline.training.guarantee import load_secret, plan_guarantee
 from pipeline.weights import save_weights
 
 
 def generator_spec(kind: str) -> StageSpec:
+    private = ("dp",) if kind in PRIVATE else ()
     return StageSpec(
         kind,
-        params=("run.seed", "run.accelerator", "run.precision", "run.workers", "run.cpus_per_worker", kind),
+        params=("run.seed", "run.accelerator", "run.precision", "run.workers", "run.cpus_per_worker", *private, kind),
         inputs=(paths.PREPARED,),
         outputs=(paths.generator(kind), paths.plots(kind)),
     )
 
 
-def run_generator_stage(stage: Stage, config: Vae | Gan) -> None:
-    """Fits one model a label draw; writes the models, their mean curves and where the curves ended."""
+def run_generator_stage(stage: Stage, config: Vae | Gan, dp: Dp | None = None) -> None:
+    """Fits one model a label draw; writes the models, their mean curves and where the curves ended.
+
+    dp: where the models are to be trained privately; then privacy.json says what is promised for all of them together.
+    """
     run, prepared = stage.run, load_prepared(paths.PREPARED)
     set_threads(run.cpus_per_worker)  # for the spreading of labels: its bits depend on the count
     draws = len(prepared.subsets)
-    labels = generator_labels(prepared, seed=run.seed)
+    labels = generator_labels(prepared, seed=run.seed) if dp is None else known_labels(prepared)
+    guarantee = None
+    if dp is not None:
+        images = len(prepared.train.images)
+        guarantee = plan_guarantee(dp, num_images=images, batch_size=config.batch_size, steps=config.steps, fits=draws)
+        stage.say(guarantee.sentence)
     with (
         stage.progress(draws, f"{stage.name}: label draws") as progress,
         open_fits(run, stage.run_name) as launcher,
@@ -43,6 +57,7 @@ def run_generator_stage(stage: Stage, config: Vae | Gan) -> None:
             precision=run.precision,
             work=stage.work,
             on_fitted=progress.update,
+            private=None if guarantee is None else guarantee.private_steps(load_secret(stage.work)),
         )
     folder = stage.output(paths.generator(stage.name))
     for draw, model in enumerate(fitted):
@@ -53,4 +68,8 @@ def run_generator_stage(stage: Stage, config: Vae | Gan) -> None:
     write_table(stage.output(paths.plots(stage.name)) / "curves.csv", curves)
     for entry in curves:
         stage.track(entry, int(entry["step"]))
-    stage.write_metrics({key.replace("/", "_"): value for key, value in curves[-1].items() if key != "step"})
+    metrics: dict[str, Any] = {k.replace("/", "_"): value for k, value in curves[-1].items() if k != "step"}
+    if guarantee is not None:
+        write_json(folder / GUARANTEE, guarantee.as_json())
+        metrics["differential_privacy"] = guarantee.numbers()
+    stage.write_metrics(metrics)

@@ -14,8 +14,9 @@ from pipeline.config.generators import Gan, Vae
 from pipeline.models.gan import ConditionalGAN
 from pipeline.models.vae import ConditionalVAE
 from pipeline.seeding import derive_seed, make_generator
-from pipeline.training.plan import Epoch, FitPlan
-from pipeline.training.stream import BatchStream, in_batches
+from pipeline.training.plan import Epoch, FitPlan, PrivateSteps
+from pipeline.training.poisson import PoissonStream
+from pipeline.training.stream import BatchStream, Stream, in_batches
 
 EPOCHS = 20
 """Points of a generator's curves, and checkpoints of its fit."""
@@ -38,6 +39,8 @@ class GeneratorTask:
     accelerator: str
     checkpoint: Path | None
     epochs: int = EPOCHS
+    private: PrivateSteps | None = None
+    """Of DP-SGD, for a VAE alone; None without."""
 
     @property
     def kind(self) -> str:
@@ -97,11 +100,15 @@ def fit_generator(
         seed=derive_seed(task.seed, task.kind, task.draw, "fit"),
         precision=task.precision,
         accelerator=task.accelerator,
+        private=task.private,
     )
     images, labels = torch.from_numpy(np.array(data.images)), torch.from_numpy(data.labels[task.draw].copy())
-    stream = BatchStream(
-        images, labels, batch_size=config.batch_size, seed=derive_seed(task.seed, task.kind, task.draw, "batches")
-    )
+    stream: Stream
+    if task.private is None:
+        seed = derive_seed(task.seed, task.kind, task.draw, "batches")
+        stream = BatchStream(images, labels, batch_size=config.batch_size, seed=seed)
+    else:
+        stream = PoissonStream(images, labels, batch_size=config.batch_size, seed=task.private.secret)
     validation = in_batches(
         torch.from_numpy(np.array(data.validation_images[:VALIDATION_IMAGES])),
         torch.from_numpy(data.validation_labels[:VALIDATION_IMAGES].copy()),

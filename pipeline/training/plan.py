@@ -1,15 +1,34 @@
 """How long and with which optimiser a model is trained."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from torch import nn
 from torch.optim import SGD, AdamW, Optimizer
 
+from pipeline.seeding import derive_seed
+
 Epoch = dict[str, float]
 """One entry of a fit's history: step, and the epoch's means by name."""
 Schedule = Literal["constant", "cosine", "linear_tail"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrivateSteps:
+    """Differential privacy of a fit (DP-SGD, Abadi et al. 2016)."""
+
+    noise_multiplier: float
+    """Deviation of the noise over max_grad_norm, >= 0."""
+    max_grad_norm: float
+    """Norm to which each example's gradient is scaled down, > 0."""
+    secret: int
+    """Root of the draws of examples and noise. Who knows it can take the noise off again, and no two fits may share
+    it: the same noise twice cancels out."""
+
+    def with_secret_of(self, *identity: str | int) -> "PrivateSteps":
+        """The same with a secret of its own."""
+        return replace(self, secret=derive_seed(self.secret, *identity))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +57,8 @@ class FitPlan:
     """cpu or gpu."""
     precision: str = "32"
     """32 or bf16."""
+    private: PrivateSteps | None = None
+    """None trains without differential privacy."""
 
     def __post_init__(self) -> None:
         for key in ("steps", "steps_per_epoch"):

@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.config.classifier import Finetune
+from pipeline.config.dp import Dp
 from pipeline.launch.choose import Fitter, fit_here
 from pipeline.launch.launcher import OnEpoch
+from pipeline.training.guarantee import Guarantee, plan_guarantee
 from pipeline.tuning.results import load_result, save_result
 from pipeline.tuning.trial import TrialData, TrialResult, TrialSpec, run_trial
 
@@ -46,6 +48,24 @@ def finetune_specs(
     specs = {"winner": replace(scratch, arm=winner, **recipes[winner]), "scratch": scratch}
     chosen = {name: value for name, value in given.items() if value is not None}
     return {name: replace(spec, **chosen) for name, spec in specs.items()}
+
+
+def make_private(
+    specs: Mapping[str, TrialSpec], dp: Dp, *, num_images: int, secret: int
+) -> tuple[dict[str, TrialSpec], Guarantee]:
+    """The trials with differential privacy, and what is promised for both together. Equal ones stay equal: they are one
+    fit; others have secrets of their own.
+    """
+    spec = specs["winner"]
+    guarantee = plan_guarantee(
+        dp,
+        num_images=num_images,
+        batch_size=spec.batch_size,
+        steps=spec.steps,
+        fits=len(set(map(repr, specs.values()))),
+    )
+    steps = guarantee.private_steps(secret)
+    return {name: replace(s, private=steps.with_secret_of(repr(s))) for name, s in specs.items()}, guarantee
 
 
 @dataclass(frozen=True)
@@ -96,6 +116,7 @@ def curve_rows(results: Mapping[str, TrialResult]) -> list[dict[str, float]]:
             f"{name}_{key}": entry[key]
             for name, entry in zip(histories, entries, strict=True)
             for key in ("validation_accuracy", "validation_nll", "train_nll")
+            if key in entry
         }
         for entries in zip(*histories.values(), strict=True)
     ]

@@ -17,7 +17,8 @@ from pipeline.data.transforms import affine_elastic
 from pipeline.models.cnn import ConvNet
 from pipeline.models.dbn import DBN
 from pipeline.seeding import derive_seed, make_generator
-from pipeline.training.plan import FitPlan
+from pipeline.training.plan import FitPlan, PrivateSteps
+from pipeline.training.poisson import PoissonStream
 from pipeline.training.stream import BatchStream, MixedStream, Stream, as_batch, as_tensor, in_batches
 from pipeline.tuning.arms import recipe
 
@@ -62,6 +63,8 @@ class TrialSpec:
     """cpu or gpu."""
     precision: str = "32"
     """32 or bf16."""
+    private: PrivateSteps | None = None
+    """Of DP-SGD; None without."""
 
     def __str__(self) -> str:
         return f"{self.arm}-{'all' if self.budget is None else self.budget}-{self.seed}"
@@ -102,7 +105,7 @@ class TrialData:
 @dataclass(frozen=True)
 class TrialResult:
     """metrics: validation_accuracy (a share) and validation_nll (nats).  history: the same for each report, with step
-    and train_nll (nats, under dropout).  state, config: the trained ConvNet."""
+    and train_nll (nats, under dropout; not of a private fit).  state, config: the trained ConvNet."""
 
     metrics: dict[str, float]
     history: list[dict[str, float]]
@@ -138,6 +141,7 @@ def run_trial(
         seed=spec.derive_seed("fit"),
         accelerator=spec.accelerator,
         precision=spec.precision,
+        private=spec.private,
     )
     validation = in_batches(as_tensor(data.validation_images), as_tensor(data.validation_labels), VALIDATION_BATCH)
 
@@ -148,7 +152,7 @@ def run_trial(
     stream = build_stream(spec, data)
     history = fit(model, stream, plan, validation=validation, checkpoint=checkpoint, on_epoch=on_epoch)
     state = {name: tensor.detach().numpy().copy() for name, tensor in model.state_dict().items()}
-    curve = [{"step": e["step"], "train_nll": e["train/cross_entropy"], **_metrics(e)} for e in history]
+    curve = [{"step": e["step"], **_training(e), **_metrics(e)} for e in history]
     return TrialResult(_metrics(history[-1]), curve, state, model.to_config())
 
 
@@ -177,6 +181,14 @@ def build_stream(spec: TrialSpec, data: TrialData) -> Stream:
     indices = labelled_indices(spec, data)
     images, labels = as_tensor(data.images[indices]), as_tensor(data.labels[indices])
     transform = affine_elastic if arm.augmented else None
+    if spec.private is not None:
+        if arm.pretrained or arm.generator:
+            raise ValueError(
+                f"{spec.arm} can't be trained privately: it starts from, or adds images of, another model; empty "
+                "dp.models, or keep only scratch, classical and scratch_probabilistic in study.arms"
+            )
+        secret = spec.private.secret
+        return PoissonStream(images, labels, batch_size=spec.batch_size, seed=secret, transform=transform)
     num_synthetic = round(spec.batch_size * spec.synthetic_share) if arm.generator else 0
     if num_synthetic == spec.batch_size:
         raise ValueError(
@@ -201,6 +213,11 @@ def labelled_indices(spec: TrialSpec, data: TrialData) -> Array:
     if spec.budget is None:
         return np.flatnonzero(data.labels >= 0)
     return data.subsets[spec.seed, spec.budget]
+
+
+def _training(entry: Mapping[str, float]) -> dict[str, float]:
+    """Nothing of a private fit, which keeps its losses to itself."""
+    return {"train_nll": entry["train/cross_entropy"]} if "train/cross_entropy" in entry else {}
 
 
 def _metrics(entry: Mapping[str, float]) -> dict[str, float]:
