@@ -70,6 +70,7 @@ def fit_draws(
             precision=precision,
             accelerator=accelerator,
             checkpoint=(work / f"draw-{draw}.ckpt").absolute(),
+            looks=True,
         )
         for draw in range(len(prepared.subsets))
     ]

@@ -1,5 +1,7 @@
 """The body that the stages `vae` and `gan` share."""
 
+from typing import Any
+
 import torch
 
 from pipeline import paths
@@ -9,6 +11,7 @@ from pipeline.data.prepared import load_prepared
 from pipeline.device import run_accelerator, set_threads
 from pipeline.launch.choose import open_fits
 from pipeline.stage import Stage, StageSpec
+from pipeline.training.collapse import last_verdict
 from pipeline.training.draws import fit_draws, generator_labels
 from pipeline.training.generators import mean_curves
 from pipeline.weights import save_weights
@@ -53,4 +56,10 @@ def run_generator_stage(stage: Stage, config: Vae | Gan) -> None:
     write_table(stage.output(paths.plots(stage.name)) / "curves.csv", curves)
     for entry in curves:
         stage.track(entry, int(entry["step"]))
-    stage.write_metrics({key.replace("/", "_"): value for key, value in curves[-1].items() if key != "step"})
+    metrics: dict[str, Any] = {key.replace("/", "_"): value for key, value in curves[-1].items() if key != "step"}
+    verdicts = {draw: verdict for draw, model in enumerate(fitted) if (verdict := last_verdict(model.history))}
+    for draw, verdict in verdicts.items():
+        stage.say(f"{stage.name}, label draw {draw}: {verdict.sentence}")
+    if verdicts:
+        metrics["verdicts"] = {f"draw_{draw}": verdict.name for draw, verdict in verdicts.items()}
+    stage.write_metrics(metrics)

@@ -5,7 +5,7 @@ much as a tenth of a dense RBM's update.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 import pytorch_lightning as pl
@@ -36,7 +36,7 @@ class FitModule(pl.LightningModule):
         self.model, self.stream, self.plan = model, stream, plan
         self.shard = current_shard()
         self.history: list[Epoch] = []
-        self.measure: Callable[[int], Epoch] | None = None
+        self.measure: Callable[[int, Sequence[Epoch]], Epoch] | None = None
         self._sums: dict[tuple[str, ...], Tensor] = {}
         self._counts: dict[tuple[str, ...], int] = {}
         watched: list[Any] = [part for part in model.modules() if hasattr(part, "watch_every")]
@@ -108,7 +108,7 @@ class FitModule(pl.LightningModule):
         sums = sum_over_workers(own)
         epoch = {name: sums[name] / sums[f"count of {name}"] for name in sums if f"count of {name}" in sums}
         if self.measure is not None:
-            epoch |= self.measure(last)
+            epoch |= self.measure(last, self.history)
         self.log_dict(epoch)
         self.history.append({"step": last, **epoch})
 
