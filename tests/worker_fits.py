@@ -51,6 +51,15 @@ RBM_LAYERS: dict[str, Layer] = {
 COMMON_GENERATOR: dict[str, Any] = {"latent_dim": 4, "width": 4, "steps": 1, "batch_size": BATCH, "lr": 0.002}
 GANS: dict[str, dict[str, Any]] = {
     "gan": {"r1_every": 2, "augmentation": "diffaugment"},
+    "adaptive, spectral gan": {
+        "spectral_norm": True,
+        "augmentation": "adaptive",
+        "ada_target": 0.0,
+        "ada_images": 1000,
+        "discriminator_steps": 2,
+        "r1_weight": 0.0,
+        "gradient_penalty": 1.0,
+    },
 }
 
 
