@@ -1,48 +1,16 @@
 """Oracles: autograd on functions with a known gradient, formulas written out from the parameters, unrolled averages."""
 
-from typing import Any
-
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pipeline.config.generators import Gan
+from pipeline.models.adversarial import r1_penalty
 from pipeline.models.conv_blocks import LEAK
 from pipeline.models.diffaugment import CUTOUT, MAX_SHIFT, diffaugment
-from pipeline.models.gan import ConditionalGAN, r1_penalty
+from pipeline.models.gan import ConditionalGAN
 from pipeline.models.losses import UNLABELLED, Batch
-
-SMALL: dict[str, Any] = {
-    "latent_dim": 4,
-    "width": 4,
-    "r1_weight": 0.3,
-    "r1_every": 4,
-    "ema_decay": 0.9,
-    "diffaugment": False,
-    "steps": 1,
-    "batch_size": 8,
-    "lr": 1e-3,
-    "betas": [0.0, 0.99],
-}
-
-
-def seeded(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
-def small_gan(shape: tuple[int, int, int] = (1, 28, 28), *, seed: int = 0, **changes: Any) -> ConditionalGAN:
-    return ConditionalGAN(shape, 2, config=Gan(**{**SMALL, **changes}), generator=seeded(seed))
-
-
-def halves(count: int = 8, shape: tuple[int, int, int] = (1, 28, 28)) -> Batch:
-    """Class 0 is white on the left, class 1 on the right."""
-    labels = torch.arange(count) % 2
-    images = torch.zeros(count, *shape)
-    middle = shape[2] // 2
-    images[labels == 0, :, :, :middle] = 1.0
-    images[labels == 1, :, :, middle:] = 1.0
-    return Batch(images, labels)
+from tests.gan_models import halves, seeded, small_gan
 
 
 def train(model: ConditionalGAN, batch: Batch, steps: int, lr: float = 0.004) -> None:
@@ -74,6 +42,7 @@ def test_r1_of_a_quadratic_is_its_squared_gradient_and_can_be_differentiated() -
 def test_discriminator_logit_is_linear_plus_projection_on_the_labels_row() -> None:
     model, batch = small_gan().discriminator, halves(3)
     labels = torch.tensor([0, 1, UNLABELLED])
+    assert model.projection is not None
     phi = F.leaky_relu(F.linear(model.encoder(batch.images), model.hidden.weight, model.hidden.bias), LEAK)
     expected = [
         model.unconditional.weight[0] @ phi[i] + model.unconditional.bias[0] + model.projection.weight[row] @ phi[i]
@@ -112,6 +81,7 @@ def test_r1_gradient_of_the_discriminator_matches_finite_differences() -> None:
     images = batch.images.double() + 0.1 * torch.rand(batch.images.shape, generator=seeded(1), dtype=torch.float64)
 
     def penalty() -> Tensor:
+        assert model.projection is not None
         logits = model.unconditional  # in double: forward() rounds its logits to 32 bits
         rows = model.projection(batch.labels)
         return r1_penalty(lambda x: logits(model.features(x))[:, 0] + (rows * model.features(x)).sum(1), images)
@@ -187,7 +157,7 @@ def test_labels_change_samples_of_the_same_noise() -> None:
 
 @pytest.mark.parametrize("shape", [(1, 28, 28), (3, 32, 32), (3, 64, 64)])
 def test_one_small_step_down_the_gradient_lowers_each_loss(shape: tuple[int, int, int]) -> None:
-    model, batch = small_gan(shape, diffaugment=True), halves(8, shape)
+    model, batch = small_gan(shape, augmentation="diffaugment"), halves(8, shape)
     for network, compute_losses in (
         (model.discriminator, model.discriminator_losses),
         (model.generator, model.generator_losses),
@@ -206,7 +176,7 @@ def test_one_small_step_down_the_gradient_lowers_each_loss(shape: tuple[int, int
 
 
 def test_training_separates_the_classes_by_label() -> None:
-    model, batch = small_gan(diffaugment=True), halves(16)
+    model, batch = small_gan(augmentation="diffaugment"), halves(16)
     train(model, batch, 150)
     samples = model.sample(batch.labels, seeded(3))
     assert (samples - batch.images).abs().mean() < 0.15 < (samples - batch.images.flip(0)).abs().mean()
@@ -215,7 +185,7 @@ def test_training_separates_the_classes_by_label() -> None:
 def test_equal_seeds_give_equal_bits_and_the_global_generator_is_left_alone() -> None:
     torch.manual_seed(0)
     before = torch.get_rng_state()
-    models = [small_gan(seed=3, diffaugment=True) for _ in range(2)]
+    models = [small_gan(seed=3, augmentation="diffaugment") for _ in range(2)]
     for model in models:
         train(model, halves(), 3)
     for one, other in zip(models[0].parameters(), models[1].parameters(), strict=True):

@@ -16,7 +16,7 @@ from benchmarks.published.vae_bound import LATENT
 from benchmarks.record import Row
 from pipeline.models.dense_vae import DenseVAE
 from pipeline.models.losses import UNLABELLED
-from pipeline.models.semi_supervised import SemiSupervisedVAE
+from pipeline.models.semi_supervised_vae import SemiSupervisedVAE
 from pipeline.training.fit import fit
 from pipeline.training.plan import Epoch, FitPlan
 from pipeline.training.stream import BatchStream

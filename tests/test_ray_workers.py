@@ -32,7 +32,7 @@ def train(item: str, shared: Shared, on_epoch: OnEpoch) -> dict[str, Any]:
     model, shard = make_model("classifier"), current_shard()
     epochs = 0
 
-    def measure(_: int) -> dict[str, float]:
+    def measure(*_: object) -> dict[str, float]:
         nonlocal epochs
         epochs += 1
         if item == "driver":  # slow enough for its driver to be killed in the middle

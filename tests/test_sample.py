@@ -23,8 +23,8 @@ from pipeline.training.picture_rows import class_rows
 from pipeline.training.stored import save_dbn
 from pipeline.weights import save_weights
 from stages.sample import main
+from tests.gan_models import small_gan
 from tests.test_dbn import dense, random_dbn
-from tests.test_gan import small_gan
 from tests.test_vae import small_vae
 
 ROOT = Path(__file__).parent.parent

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.config.generators import Gan, Vae
+from pipeline.config.generators import Vae
 from pipeline.config.load import load_params
 from pipeline.config.pretrain import DenseLayer
 from pipeline.config.space import LogRandInt, LogUniform
@@ -33,6 +33,7 @@ from pipeline.tuning.target_trials import (
     layer_trial,
 )
 from tests.classifier_data import COMMON, make_data, make_images, make_spec
+from tests.gan_models import SMALL
 
 PARAMS = Path(__file__).parent.parent / "params.yaml"
 VAE = Vae(
@@ -47,18 +48,7 @@ VAE = Vae(
     batch_size=8,
     lr=0.01,
 )
-GAN = Gan(
-    latent_dim=2,
-    width=4,
-    r1_weight=0.1,
-    r1_every=4,
-    ema_decay=0.5,
-    diffaugment=False,
-    steps=6,
-    batch_size=8,
-    lr=0.01,
-    betas=[0.0, 0.9],
-)
+GAN = replace(SMALL, latent_dim=2, r1_weight=0.1, ema_decay=0.5, steps=6, lr=0.01, betas=[0.0, 0.9])
 DENSE = DenseLayer(
     kind="dense",
     below="prepare",

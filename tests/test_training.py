@@ -32,6 +32,8 @@ class Regression(nn.Module):
 class Toy(nn.Module):
     """An adversarial model of two scalars a side."""
 
+    discriminator_steps = 1
+
     def __init__(self) -> None:
         super().__init__()
         self.generator, self.discriminator = nn.Linear(1, 1), nn.Linear(1, 1)

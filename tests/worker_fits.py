@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, distributed, nn
 
-from pipeline.config.generators import Gan, Vae
+from pipeline.config.generators import Vae
 from pipeline.config.pretrain import ConvLayer, DenseLayer, Layer
 from pipeline.data.transforms import affine_elastic
 from pipeline.models.cnn import ConvNet
@@ -24,6 +24,7 @@ from pipeline.training.plan import Epoch, FitPlan
 from pipeline.training.stream import BatchStream, MixedStream, Stream, in_batches
 from pipeline.training.workers import Host, current_shard, hosted
 from tests.classifier_data import COMMON
+from tests.gan_models import SMALL
 
 BATCH = 96
 """More than a block of noise rows, so that the block is shared by two workers."""
@@ -48,6 +49,18 @@ RBM_LAYERS: dict[str, Layer] = {
     "tempered, centred rbm": replace(DENSE, num_temperatures=4, centred=True),
 }
 COMMON_GENERATOR: dict[str, Any] = {"latent_dim": 4, "width": 4, "steps": 1, "batch_size": BATCH, "lr": 0.002}
+GANS: dict[str, dict[str, Any]] = {
+    "gan": {"r1_every": 2, "augmentation": "diffaugment"},
+    "adaptive, spectral gan": {
+        "spectral_norm": True,
+        "augmentation": "adaptive",
+        "ada_target": 0.0,
+        "ada_images": 1000,
+        "discriminator_steps": 2,
+        "r1_weight": 0.0,
+        "gradient_penalty": 1.0,
+    },
+}
 
 
 def make_images(count: int = 192) -> tuple[Tensor, Tensor]:
@@ -78,15 +91,15 @@ def make_model(name: str) -> nn.Module:
     if name == "vae":
         vae = Vae(**COMMON_GENERATOR, likelihood="bernoulli", beta=1.0, free_bits=0.0, iw_samples=1, warmup_steps=0)
         return ConditionalVAE(SHAPE, 2, config=vae, generator=weights)
-    if name == "gan":
-        gan = Gan(**COMMON_GENERATOR, r1_weight=0.3, r1_every=2, ema_decay=0.9, diffaugment=True, betas=[0.0, 0.99])
+    if name in GANS:
+        gan = replace(SMALL, **COMMON_GENERATOR, **GANS[name])
         return ConditionalGAN(SHAPE, 2, config=gan, generator=weights)
     layer = GreedyLayer(DBN([RBM_LAYERS[name]], SHAPE))
     layer.initialise(in_batches(*make_images(), 192)[0], weights)
     return layer
 
 
-MODELS = ("classifier", "vae", "gan", *RBM_LAYERS)
+MODELS = ("classifier", "vae", *GANS, *RBM_LAYERS)
 
 
 def fit_model(

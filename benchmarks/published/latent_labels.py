@@ -24,7 +24,7 @@ from benchmarks.record import Row
 from pipeline.data.label_graph import NEIGHBOURS, connect_neighbours, normalise_graph
 from pipeline.models.dense_vae import DenseVAE
 from pipeline.models.losses import UNLABELLED
-from pipeline.models.semi_supervised import SemiSupervisedVAE
+from pipeline.models.semi_supervised_vae import SemiSupervisedVAE
 from pipeline.row_noise import draw_normal
 from pipeline.seeding import derive_seed, make_generator
 from pipeline.training.plan import FitPlan

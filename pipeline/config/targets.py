@@ -20,7 +20,7 @@ FIXED = {
 """Keys that no sweep may change, and why."""
 LIVE = {
     Vae: ("lr", "beta"),
-    Gan: ("lr", "r1_weight", "r1_every", "ema_decay"),
+    Gan: ("lr", "r1_weight", "r1_every", "gradient_penalty", "ema_decay", "ada_target"),
     ConvLayer: ("lr", "momentum", "weight_decay", "gibbs_steps", "sparsity_target", "sparsity_cost"),
     DenseLayer: ("lr", "momentum", "weight_decay", "gibbs_steps", "sparsity_target", "sparsity_cost"),
 }

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from sklearn.decomposition import PCA
 
+from pipeline.metrics.collapse import Verdict, name_verdict
 from pipeline.metrics.distances import frechet_distance, kernel_distance
 from pipeline.metrics.neighbours import (
     copy_rate,
@@ -44,14 +45,6 @@ class LabelledImages:
 
     def part(self, index: slice | npt.NDArray[Any]) -> "LabelledImages":
         return LabelledImages(self.images[index], self.labels[index])
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """name: diverse, narrow, collapsed or off_the_data.  sentence: the name with its numbers, for people."""
-
-    name: str
-    sentence: str
 
 
 def pca_features(
@@ -152,21 +145,11 @@ def _draw(images: LabelledImages, count: int, rng: np.random.Generator) -> Label
 
 
 def judge_collapse(report: dict[str, Row]) -> Verdict:
-    """Names what a quality report shows.
-
-    collapsed: half of the images or more have a near-duplicate, or coverage is under a fifth of the real row's and
-    duplicates are above the real row's interval; off_the_data: such a coverage without the duplicates; narrow: coverage
-    under half of the real row's.
-    """
+    """Names what a quality report shows: see `name_verdict`."""
     made, real = report["synthetic"], report["real"]
-    coverage, floor = made["coverage"]["value"], real["coverage"]["value"]
-    duplicates = made["duplicates"]["value"]
-    numbers = f"coverage {coverage:.2f} (real images {floor:.2f}), near-duplicates {duplicates:.0%}"
-    repeats = duplicates > max(real["duplicates"]["high"], 0.05)
-    if duplicates >= 0.5 or (coverage < 0.2 * floor and repeats):
-        return Verdict("collapsed", f"collapsed, the same images again and again: {numbers}")
-    if coverage < 0.2 * floor:
-        return Verdict("off_the_data", f"off the data, not like the real images: {numbers}")
-    if coverage < 0.5 * floor:
-        return Verdict("narrow", f"narrow, whole kinds of images are missing: {numbers}")
-    return Verdict("diverse", f"diverse: {numbers}")
+    return name_verdict(
+        coverage=made["coverage"]["value"],
+        real_coverage=real["coverage"]["value"],
+        duplicates=made["duplicates"]["value"],
+        real_duplicates=real["duplicates"]["high"],
+    )

@@ -5,7 +5,7 @@
 import torch
 from torch import Tensor
 
-from pipeline.row_noise import draw_integers
+from pipeline.row_noise import draw_integers, draw_uniform
 
 MAX_SHIFT = 1 / 8
 """Largest translation, as a share of the side (as in the paper)."""
@@ -13,26 +13,35 @@ CUTOUT = 1 / 4
 """Side of the square that is cut out, as a share of the image's side (the paper's half hides most of a digit)."""
 
 
-def diffaugment(images: Tensor, generator: torch.Generator) -> Tensor:
+def diffaugment(images: Tensor, generator: torch.Generator, probability: Tensor | None = None) -> Tensor:
     """Each image shifted by up to 1/8 of its side, zeros moving in, then with one square set to zero.
 
-    images: (B, C, H, W).  Returns the same shape; linear in the images, so gradients of any order pass through.
+    images: (B, C, H, W).  probability: a scalar, the share of images that are shifted, and, drawn anew, of those that
+    are cut; None for all.  Returns the same shape; linear in the images, so gradients of any order pass through.
     """
     batch, _, height, width = images.shape
-    rows_BHH = _shift_matrices(batch, height, images, generator)
-    columns_BWW = _shift_matrices(batch, width, images, generator)
+    moved_B, cut_B = _chosen(batch, images, generator, probability), _chosen(batch, images, generator, probability)
+    rows_BHH = _shift_matrices(moved_B, height, images, generator)
+    columns_BWW = _shift_matrices(moved_B, width, images, generator)
     shifted = rows_BHH[:, None] @ images @ columns_BWW[:, None].transpose(2, 3)
     hole_BHW = (
         _interval(batch, height, images, generator)[:, :, None] * _interval(batch, width, images, generator)[:, None]
     )
-    return shifted * (1 - hole_BHW)[:, None]
+    return shifted * (1 - cut_B[:, None, None] * hole_BHW)[:, None]
 
 
-def _shift_matrices(batch: int, size: int, like: Tensor, generator: torch.Generator) -> Tensor:
+def _chosen(batch: int, like: Tensor, generator: torch.Generator, probability: Tensor | None) -> Tensor:
+    """(B,): 1 for the images that a transformation reaches, else 0."""
+    if probability is None:
+        return like.new_ones(batch)
+    return (draw_uniform((batch,), generator, like) < probability).to(like.dtype)
+
+
+def _shift_matrices(moved_B: Tensor, size: int, like: Tensor, generator: torch.Generator) -> Tensor:
     """(B, size, size): row i takes what lies at i + shift.  As products, because the gradient of a gather is a scatter,
     which is not deterministic on a GPU."""
     limit = round(size * MAX_SHIFT)
-    shift_B = draw_integers(-limit, limit + 1, batch, generator)
+    shift_B = draw_integers(-limit, limit + 1, len(moved_B), generator) * moved_B.long()
     place = torch.arange(size, device=like.device)
     return (place[None, None, :] == place[None, :, None] + shift_B[:, None, None]).to(like.dtype)
 

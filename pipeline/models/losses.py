@@ -46,10 +46,15 @@ class LossModel(Protocol):
 
 
 class AdversarialModel(Protocol):
-    """A generator and a discriminator, each with a loss of its own."""
+    """A generator and a discriminator, each with a loss of its own.
+
+    discriminator_steps: the discriminator's updates before each of the generator's. discriminator_losses counts its own
+    updates in `step`, the others count the generator's.
+    """
 
     generator: torch.nn.Module
     discriminator: torch.nn.Module
+    discriminator_steps: int
 
     def discriminator_losses(self, batch: Batch, step: int, generator: torch.Generator) -> Losses: ...
 

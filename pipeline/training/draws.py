@@ -84,6 +84,7 @@ def fit_draws(
             accelerator=accelerator,
             checkpoint=(work / f"draw-{draw}.ckpt").absolute(),
             private=None if private is None else private.with_secret_of("draw", draw),
+            looks=True,
         )
         for draw in range(len(prepared.subsets))
     ]

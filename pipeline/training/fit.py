@@ -21,7 +21,7 @@ from pipeline.training.workers import current_host, current_shard, gather_rows
 PRECISION = {"32": "32-true", "bf16": "bf16-mixed"}
 
 OnEpoch = Callable[[int, Epoch], None]
-Measure = Callable[[int], Epoch]
+Measure = Callable[[int, Sequence[Epoch]], Epoch]
 
 
 def fit(
@@ -37,7 +37,8 @@ def fit(
     """Trains `model` in place and returns one entry per epoch: {"step", "train/<part>", "val/<part>"}.
 
     checkpoint: a file that is written after every epoch and, if it exists, is gone on from; the result is the same
-    bit for bit as that of a fit that was never stopped. measure(step) gives further values for each entry.
+    bit for bit as that of a fit that was never stopped. measure(step, history) gives further values for each entry,
+    from the entries before it.
     on_epoch(step, entry) hears of every epoch as it ends; an exception it raises stops the fit.
     Inside a process group (see workers.py) every worker calls this with the same arguments; they share each batch and
     end with the same weights, and rank 0 alone writes the checkpoint and calls on_epoch.

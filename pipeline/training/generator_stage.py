@@ -13,6 +13,7 @@ from pipeline.data.prepared import load_prepared
 from pipeline.device import run_accelerator, set_threads
 from pipeline.launch.choose import open_fits
 from pipeline.stage import Stage, StageSpec
+from pipeline.training.collapse import last_verdict
 from pipeline.training.draws import fit_draws, generator_labels, known_labels
 from pipeline.training.generators import mean_curves
 from pipeline.training.guarantee import load_secret, plan_guarantee
@@ -72,4 +73,9 @@ def run_generator_stage(stage: Stage, config: Vae | Gan, dp: Dp | None = None) -
     if guarantee is not None:
         write_json(folder / GUARANTEE, guarantee.as_json())
         metrics["differential_privacy"] = guarantee.numbers()
+    verdicts = {draw: verdict for draw, model in enumerate(fitted) if (verdict := last_verdict(model.history))}
+    for draw, verdict in verdicts.items():
+        stage.say(f"{stage.name}, label draw {draw}: {verdict.sentence}")
+    if verdicts:
+        metrics["verdicts"] = {f"draw_{draw}": verdict.name for draw, verdict in verdicts.items()}
     stage.write_metrics(metrics)

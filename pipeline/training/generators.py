@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from pipeline.config.generators import Gan, Vae
 from pipeline.models.gan import ConditionalGAN
 from pipeline.models.vae import ConditionalVAE
 from pipeline.seeding import derive_seed, make_generator
+from pipeline.training.collapse import collapse_watch
 from pipeline.training.plan import Epoch, FitPlan, PrivateSteps
 from pipeline.training.poisson import PoissonStream
 from pipeline.training.stream import BatchStream, Stream, in_batches
@@ -30,7 +32,7 @@ MODELS: dict[str, type[ConditionalVAE] | type[ConditionalGAN]] = {"vae": Conditi
 @dataclass(frozen=True, kw_only=True)
 class GeneratorTask:
     """One fit: which model, on the labels of which draw. checkpoint: where a killed fit goes on from; epochs: points of
-    its curves, and checkpoints."""
+    its curves, and checkpoints; looks: whether a GAN is looked at for collapse, which may end its fit."""
 
     config: Vae | Gan
     draw: int
@@ -41,6 +43,7 @@ class GeneratorTask:
     epochs: int = EPOCHS
     private: PrivateSteps | None = None
     """Of DP-SGD, for a VAE alone; None without."""
+    looks: bool = False
 
     @property
     def kind(self) -> str:
@@ -81,7 +84,7 @@ def fit_generator(
     watch: Callable[[Model], Epoch] | None = None,
     on_epoch: Callable[[int, Epoch], None] | None = None,
 ) -> FittedGenerator:
-    """Trains one generator. Raises ValueError when its loss is not finite.
+    """Trains one generator. Raises ValueError when its loss is not finite, or it has collapsed.
 
     watch(model) gives further values for each entry of the history; on_epoch(step, entry) hears of it as it is made.
     """
@@ -114,7 +117,11 @@ def fit_generator(
         torch.from_numpy(data.validation_labels[:VALIDATION_IMAGES].copy()),
         config.batch_size,
     )
-    measure = None if watch is None else lambda _: watch(model)
+    measure: Callable[[int, Sequence[Epoch]], Epoch] | None = None
+    if watch is not None:
+        measure = lambda *_: watch(model)  # noqa: E731
+    elif task.looks and isinstance(model, ConditionalGAN):
+        measure = partial(collapse_watch(model.config, data.images, name=str(task), seed=task.seed), model)
     history = fit(
         model, stream, plan, validation=validation, checkpoint=task.checkpoint, measure=measure, on_epoch=on_epoch
     )

@@ -1,6 +1,6 @@
 """Greedy layer-wise pretraining: one RBM of the Deep Belief Network, on top of the frozen ones below it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -15,7 +15,7 @@ from pipeline.models.dbn import DBN, GreedyLayer
 from pipeline.models.losses import UNLABELLED, Batch
 from pipeline.seeding import derive_seed, make_generator
 from pipeline.training.monitor import LIKELIHOOD, Curve, LayerMonitor, Point
-from pipeline.training.plan import FitPlan, Schedule
+from pipeline.training.plan import Epoch, FitPlan, Schedule
 from pipeline.training.stream import BatchStream, as_batch, as_tensor
 
 EPOCHS = 20
@@ -111,7 +111,7 @@ def fit_layer(
         seed=derive_seed(seed, "dbn", name, "monitor"),
     )
 
-    def measure(step: int) -> Point:
+    def measure(step: int, _: Sequence[Epoch]) -> Point:
         return monitor.measure(step) | ({} if watch is None else watch(model))
 
     history = fit(model, stream, plan, checkpoint=task.checkpoint, measure=measure, on_epoch=on_epoch)

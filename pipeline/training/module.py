@@ -5,7 +5,7 @@ much as a tenth of a dense RBM's update.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 import pytorch_lightning as pl
@@ -36,7 +36,7 @@ class FitModule(pl.LightningModule):
         self.model, self.stream, self.plan = model, stream, plan
         self.shard = current_shard()
         self.history: list[Epoch] = []
-        self.measure: Callable[[int], Epoch] | None = None
+        self.measure: Callable[[int, Sequence[Epoch]], Epoch] | None = None
         self._sums: dict[tuple[str, ...], Tensor] = {}
         self._counts: dict[tuple[str, ...], int] = {}
         watched: list[Any] = [part for part in model.modules() if hasattr(part, "watch_every")]
@@ -48,15 +48,18 @@ class FitModule(pl.LightningModule):
         """Updates in finished epochs."""
         return int(self.history[-1]["step"]) if self.history else 0
 
-    def begin_step(self, step: int) -> tuple[Batch, torch.Generator]:
-        """This worker's part of the batch of `step`, and what its noise is drawn from.
+    def begin_step(self, step: int, number: int | None = None) -> tuple[Batch, torch.Generator]:
+        """This worker's part of the batch of `step`, or of batch `number`, and what its noise is drawn from.
 
         nn.Dropout draws from the global state, so that is seeded too; unlike the generator's rows, its draws change
         with the number of workers.
         """
         _seed_global_state(derive_seed(self.plan.seed, "dropout", step, self.shard.rank), self.device)
-        batch = self.stream.batch(step, self.shard.rows(self.stream.batch_size))
-        return batch.to(self.device), self.generator(step)
+        return self.own_batch(step if number is None else number), self.generator(step)
+
+    def own_batch(self, number: int) -> Batch:
+        """This worker's part of a batch of the stream, on its device."""
+        return self.stream.batch(number, self.shard.rows(self.stream.batch_size)).to(self.device)
 
     def generator(self, step: int) -> torch.Generator:
         return shard_generator(self.plan.seed, "noise", step, shard=self.shard, device=self.device)
@@ -105,7 +108,7 @@ class FitModule(pl.LightningModule):
         sums = sum_over_workers(own)
         epoch = {name: sums[name] / sums[f"count of {name}"] for name in sums if f"count of {name}" in sums}
         if self.measure is not None:
-            epoch |= self.measure(last)
+            epoch |= self.measure(last, self.history)
         self.log_dict(epoch)
         self.history.append({"step": last, **epoch})
 
@@ -155,13 +158,18 @@ class SingleLossModule(FitModule):
 
 
 class AdversarialModule(FitModule):
-    """Trains a GAN: one discriminator update, then one generator update, a step."""
+    """Trains a GAN: discriminator updates, each on a batch of its own, then one generator update, a step."""
 
     def update(self, step: int) -> None:
-        batch, generator = self.begin_step(step)
         gan = cast("AdversarialModel", self.model)
         for_discriminator, for_generator = cast("list[Optimizer]", self.optimizers())
-        self._update(for_discriminator, gan.discriminator_losses(batch, step, generator), step, "train/d")
+        rounds = gan.discriminator_steps
+        batch, generator = self.begin_step(step, step * rounds)
+        for number in range(step * rounds, (step + 1) * rounds):
+            batch = batch if number == step * rounds else self.own_batch(number)
+            losses = gan.discriminator_losses(batch, number, generator)
+            average_means(self.model)
+            self._update(for_discriminator, losses, step, "train/d")
         self._update(for_generator, gan.generator_losses(batch, step, generator), step, "train/g")
         gan.update_average(step)
 

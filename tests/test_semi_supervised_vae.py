@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, distributions
 
 from pipeline.models.losses import UNLABELLED, Batch
-from pipeline.models.semi_supervised import SemiSupervisedVAE
+from pipeline.models.semi_supervised_vae import SemiSupervisedVAE
 
 
 def seeded(seed: int = 0) -> torch.Generator:
