@@ -14,7 +14,7 @@ from benchmarks.published.digits import Digits, Effort
 from benchmarks.published.kept_fits import fit_kept
 from benchmarks.published.vae_bound import LATENT
 from benchmarks.record import Row
-from pipeline.models.dense_vae import DenseVAE
+from pipeline.models.importance_vae import ImportanceVAE
 from pipeline.models.losses import UNLABELLED
 from pipeline.models.semi_supervised_vae import SemiSupervisedVAE
 from pipeline.training.fit import fit
@@ -29,8 +29,8 @@ def by_name(rows: list[Row]) -> dict[str, Row]:
     return {row.name: row for row in rows}
 
 
-def fit_tiny(steps: int, effort: Effort = FULL) -> tuple[DenseVAE, float | None]:
-    model = DenseVAE(4, [3], 2, generator=torch.Generator().manual_seed(0))
+def fit_tiny(steps: int, effort: Effort = FULL) -> tuple[ImportanceVAE, float | None]:
+    model = ImportanceVAE(4, [3], 2, generator=torch.Generator().manual_seed(0))
     images = (torch.rand(20, 4, generator=torch.Generator().manual_seed(1)) > 0.5).float()
     stream = BatchStream(images, torch.full((20,), UNLABELLED), batch_size=5, seed=0)
     seconds = fit_kept(model, stream, FitPlan(steps=steps, steps_per_epoch=2, lr=0.01, seed=0), effort, name="tiny")
@@ -68,7 +68,7 @@ def test_a_killed_fit_goes_on_and_a_finished_one_is_not_repeated(
 
 def test_the_bound_row_is_the_models_bound_on_binary_test_images(monkeypatch: pytest.MonkeyPatch) -> None:
     """Independent pixels with the logits 0: each binary image has 784 log 2 nats, whatever is drawn."""
-    monkeypatch.setattr(vae_bound, "train_vae", lambda *_: (DenseVAE(784, [3], 2), None))
+    monkeypatch.setattr(vae_bound, "train_vae", lambda *_: (ImportanceVAE(784, [3], 2), None))
     monkeypatch.setattr(vae_bound, "SAMPLES", 10)
     (row,) = vae_bound.measure_bound(digits(40), FULL)
     assert row.value == pytest.approx(-784 * np.log(2), rel=1e-6)

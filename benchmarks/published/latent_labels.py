@@ -22,7 +22,7 @@ from benchmarks.published.kept_fits import fit_kept
 from benchmarks.published.vae_bound import LATENT, train_vae
 from benchmarks.record import Row
 from pipeline.data.label_graph import NEIGHBOURS, connect_neighbours, normalise_graph
-from pipeline.models.dense_vae import DenseVAE
+from pipeline.models.importance_vae import ImportanceVAE
 from pipeline.models.losses import UNLABELLED
 from pipeline.models.semi_supervised_vae import SemiSupervisedVAE
 from pipeline.row_noise import draw_normal
@@ -97,7 +97,7 @@ def encode_pool(digits: Digits, effort: Effort) -> Codes:
 
 
 @torch.no_grad()
-def posteriors(m1: DenseVAE, images: Tensor) -> Tensor:
+def posteriors(m1: ImportanceVAE, images: Tensor) -> Tensor:
     """Means and log variances: (N, ...) -> (N, 2 Z)."""
     return torch.cat([torch.cat(m1.encode(part), dim=1) for part in images.split(CHUNK)])
 

@@ -12,7 +12,7 @@ from benchmarks.published.digits import BATCH, SEED, Digits, Effort, as_floats
 from benchmarks.published.kept_fits import REPORTS, fit_kept
 from benchmarks.record import Row
 from pipeline.metrics.importance import bound_by_importance
-from pipeline.models.dense_vae import DenseVAE
+from pipeline.models.importance_vae import ImportanceVAE
 from pipeline.models.losses import UNLABELLED
 from pipeline.models.sampling import sample_bernoulli
 from pipeline.seeding import derive_seed, make_generator
@@ -55,9 +55,9 @@ def measure_bound(digits: Digits, effort: Effort) -> list[Row]:
     return [row, Row(name="its training and scoring", value=seconds, unit="s", bar=effort.bar(TIME_BAR_S))]
 
 
-def train_vae(digits: Digits, effort: Effort) -> tuple[DenseVAE, float | None]:
+def train_vae(digits: Digits, effort: Effort) -> tuple[ImportanceVAE, float | None]:
     """The model, and what `fit_kept` returns."""
-    model = DenseVAE(
+    model = ImportanceVAE(
         784, HIDDEN, LATENT, iw_samples=TRAINING_SAMPLES, generator=make_generator(SEED, "dense VAE", "weights")
     )
     images = as_tensor(digits.data.images)

@@ -1,6 +1,6 @@
 """A VAE whose label is a latent variable where it is unknown: model M2 of Kingma, Rezende, Mohamed & Welling 2014.
 
-M1 is a VAE such as `DenseVAE`, on whose codes any classifier learns; M1+M2 is M2 with Gaussian inputs, drawn from M1's
+M1 is a VAE such as `ImportanceVAE`, on whose codes any classifier learns; M1+M2 is M2 with Gaussian inputs, drawn from M1's
 posterior: 3.33 +- 0.14 % of MNIST's test images with 100 labels there (table 1).
 `python -m benchmarks.published_generators --rows semi_supervised`.
 """
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pipeline.models.dense_vae import TanhStack
+from pipeline.models.importance_vae import TanhStack
 from pipeline.models.losses import UNLABELLED, Batch, Losses, classification_losses
 from pipeline.row_noise import draw_normal
 

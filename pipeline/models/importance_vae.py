@@ -55,7 +55,7 @@ class TanhStack(nn.Module):
         return widen(self.top(self.hidden(x)))
 
 
-class DenseVAE(nn.Module):
+class ImportanceVAE(nn.Module):
     """p(x | z) of independent Bernoulli pixels, q(z | x) a diagonal Gaussian, p(z) = N(0, I); tanh units, no labels.
 
     Values between 0 and 1 are probabilities of a binary pixel, as in `ConditionalVAE`.  hidden: units of the encoder's

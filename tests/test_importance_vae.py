@@ -7,7 +7,7 @@ import torch
 from torch import distributions
 
 from pipeline.metrics.importance import bound_by_importance
-from pipeline.models.dense_vae import DenseVAE
+from pipeline.models.importance_vae import ImportanceVAE
 from pipeline.models.losses import UNLABELLED, Batch
 
 
@@ -15,8 +15,8 @@ def seeded(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def model(latent_dim: int = 2, iw_samples: int = 1) -> DenseVAE:
-    made = DenseVAE(6, [5, 4], latent_dim, iw_samples=iw_samples, generator=seeded(1))
+def model(latent_dim: int = 2, iw_samples: int = 1) -> ImportanceVAE:
+    made = ImportanceVAE(6, [5, 4], latent_dim, iw_samples=iw_samples, generator=seeded(1))
     with torch.no_grad():
         for parameter in made.parameters():
             parameter.add_(0.4 * torch.randn(parameter.shape, generator=seeded(parameter.numel())))
@@ -85,7 +85,7 @@ def test_gradients_match_finite_differences(iw_samples: int) -> None:
 
 
 def test_biases_start_at_the_means_of_the_pixels() -> None:
-    made = DenseVAE(4, [3], 2)
+    made = ImportanceVAE(4, [3], 2)
     images = torch.tensor([[1.0, 0, 0.5, 1], [1, 0, 0, 0]])
     made.start_at_means(images)
     torch.testing.assert_close(made.sample(2, seeded()), torch.tensor([0.999, 0.001, 0.25, 0.5]).expand(2, -1))
@@ -93,7 +93,7 @@ def test_biases_start_at_the_means_of_the_pixels() -> None:
 
 def test_a_model_rebuilt_from_its_config_and_state_has_the_same_bits() -> None:
     made, data = model(iw_samples=3), batch()
-    copy = DenseVAE.from_config(made.to_config())
+    copy = ImportanceVAE.from_config(made.to_config())
     copy.load_state_dict(made.state_dict())
     losses = [each.training_losses(data, 0, seeded()).total for each in (made, copy)]
     assert torch.equal(losses[0], losses[1])
