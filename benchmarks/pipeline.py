@@ -37,6 +37,12 @@ QUICK = (
     "tune.budget=50",
     "study.steps=12",
     "finetune.epochs=1",
+    "denoise.steps=10",
+    "denoise.rbm_steps=10",
+    "denoise.gibbs_rounds=5",
+    "denoise.posterior_steps=3",
+    "denoise.posterior_samples=2",
+    "denoise.images=30",
 )
 """Every stage for real, with as little training as shows that it works."""
 
