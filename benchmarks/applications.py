@@ -11,13 +11,16 @@ from collections.abc import Callable
 
 from benchmarks.published.digits import Effort
 from benchmarks.record import Row, record
-from benchmarks.uses.denoise import measure_denoise
+from benchmarks.uses.denoise import measure_autoencoder, measure_denoise
+from benchmarks.uses.represent import measure_represent
 from pipeline.device import resolve_accelerator, set_threads
 
 THREADS = 2
 
 ROWS: dict[str, Callable[[Effort], list[Row]]] = {
     "denoise": measure_denoise,
+    "denoise_autoencoder": measure_autoencoder,
+    "represent": measure_represent,
 }
 
 

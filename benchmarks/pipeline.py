@@ -43,6 +43,9 @@ QUICK = (
     "denoise.posterior_steps=3",
     "denoise.posterior_samples=2",
     "denoise.images=30",
+    "represent.steps=10",
+    "represent.seeds=2",
+    "represent.map_images=50",
 )
 """Every stage for real, with as little training as shows that it works."""
 

@@ -7,8 +7,9 @@ import numpy as np
 from pipeline import paths
 from pipeline.applications.denoise import choose_moments, restore_all, score_all, tell
 from pipeline.applications.denoise_command import denoise_folder, parse_command
-from pipeline.applications.denoise_fit import FitSettings, fit_denoisers, make_corruptions
+from pipeline.applications.denoise_fit import fit_denoisers, make_corruptions
 from pipeline.applications.denoise_picture import restoration_rows
+from pipeline.applications.image_fit import FitSettings
 from pipeline.applications.story import write_story
 from pipeline.config.denoise import Denoise
 from pipeline.data.pictures import image_grid, write_png

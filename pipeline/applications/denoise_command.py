@@ -13,6 +13,7 @@ from pipeline.data.pictures import write_png
 from pipeline.models.denoiser import Denoiser
 from pipeline.models.pictures import to_uint8
 from pipeline.seeding import make_generator
+from pipeline.training.stream import as_tensor
 from pipeline.weights import load_weights
 
 DENOISER_FILE = paths.application("denoise") / "denoiser.safetensors"
@@ -56,7 +57,7 @@ def denoise_folder(command: Command) -> str:
     """
     model = load_denoiser(command.model)
     files = list_pngs(command.folder)
-    images = torch.stack([torch.from_numpy(read_png(file, model.image_shape, command.model)) for file in files])
+    images = torch.stack([as_tensor(read_png(file, model.image_shape, command.model)) for file in files])
     generator = make_generator(command.seed, "denoise", "command")
     for first in range(0, len(files), BLOCK):
         block = images[first : first + BLOCK].float() / 255

@@ -2,11 +2,8 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
-import numpy as np
-import torch
-
+from pipeline.applications.image_fit import EPOCHS, Effort, FitSettings, fit_images, image_shape
 from pipeline.config.denoise import Denoise
 from pipeline.config.pretrain import DenseLayer
 from pipeline.data.arrays import Images
@@ -14,26 +11,11 @@ from pipeline.models.corruption import Corruption, Gaussian, Masking, SaltAndPep
 from pipeline.models.dbn import DBN
 from pipeline.models.denoiser import Denoiser
 from pipeline.models.dense_vae import DenseVAE
-from pipeline.models.losses import UNLABELLED
 from pipeline.models.rbm import RBM
 from pipeline.seeding import derive_seed, make_generator
 from pipeline.training.greedy import LayerData, LayerTask, fit_layer
-from pipeline.training.plan import FitPlan
-from pipeline.training.stream import BatchStream, as_tensor
 
-EPOCHS = 5
-"""Checkpoints of a fit."""
 RBM_LR, RBM_MOMENTUM = 0.05, 0.5
-
-
-@dataclass(frozen=True, kw_only=True)
-class FitSettings:
-    """Where and how a model of an application is trained. work: where a killed fit goes on from."""
-
-    seed: int
-    accelerator: str
-    precision: str
-    work: Path | None
 
 
 @dataclass(frozen=True)
@@ -72,7 +54,7 @@ def fit_denoiser(
 ) -> Denoiser:
     """The denoising VAE, or the autoencoder of its size; both start from the same weights."""
     model = Denoiser(
-        _shape(images),
+        image_shape(images),
         hidden_sizes=settings.hidden_sizes,
         latent_dim=settings.latent_dim,
         beta=settings.beta,
@@ -81,20 +63,20 @@ def fit_denoiser(
         generator=make_generator(how.seed, "denoise", "weights"),
     )
     model.corruptions = corruptions
-    fit_images(model, images, settings, how, "denoiser" if variational else "autoencoder")
+    fit_images(model, images, _effort(settings), how, "denoiser" if variational else "autoencoder")
     return model
 
 
 def fit_clean_vae(settings: Denoise, images: Images, how: FitSettings) -> DenseVAE:
     """A VAE of the clean images: it has the sizes of the denoiser and the whole KL term."""
     model = DenseVAE(
-        _shape(images),
+        image_shape(images),
         hidden_sizes=settings.hidden_sizes,
         latent_dim=settings.latent_dim,
         warmup_steps=settings.steps // 3,
         generator=make_generator(how.seed, "denoise", "vae weights"),
     )
-    fit_images(model, images, settings, how, "vae")
+    fit_images(model, images, _effort(settings), how, "vae")
     return model
 
 
@@ -120,12 +102,12 @@ def fit_rbm(settings: Denoise, images: Images, how: FitSettings) -> RBM:
     )
     task = LayerTask(
         name="denoise",
-        below=DBN([], _shape(images)),
+        below=DBN([], image_shape(images)),
         layer=layer,
         seed=derive_seed(how.seed, "denoise", "rbm"),
         accelerator=how.accelerator,
         precision=how.precision,
-        checkpoint=None if how.work is None else how.work / "rbm.ckpt",
+        checkpoint=how.checkpoint("rbm"),
         epochs=EPOCHS,
         sampled=True,
     )
@@ -135,28 +117,5 @@ def fit_rbm(settings: Denoise, images: Images, how: FitSettings) -> RBM:
     return rbm
 
 
-def fit_images(model: DenseVAE, images: Images, settings: Denoise, how: FitSettings, name: str) -> None:
-    """Trains `model` in place on uint8 images without labels. name: of its draws and its checkpoint."""
-    from pipeline.training.fit import fit  # Lightning takes seconds to import: only where a model is fitted
-
-    plan = FitPlan(
-        steps=settings.steps,
-        steps_per_epoch=-(-settings.steps // EPOCHS),
-        lr=settings.lr,
-        schedule="linear_tail",
-        seed=derive_seed(how.seed, "denoise", name, "fit"),
-        accelerator=how.accelerator,
-        precision=how.precision,
-    )
-    stream = BatchStream(
-        as_tensor(np.asarray(images)),
-        torch.full((len(images),), UNLABELLED),
-        batch_size=settings.batch_size,
-        seed=derive_seed(how.seed, "denoise", "batches"),
-    )
-    fit(model, stream, plan, checkpoint=None if how.work is None else how.work / f"{name}.ckpt")
-
-
-def _shape(images: Images) -> tuple[int, int, int]:
-    _, channels, height, width = images.shape
-    return channels, height, width
+def _effort(settings: Denoise) -> Effort:
+    return Effort(steps=settings.steps, batch_size=settings.batch_size, lr=settings.lr)

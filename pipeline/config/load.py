@@ -32,6 +32,7 @@ SECTIONS = {
     "finetune": "pipeline.config.classifier:Finetune",
     "evaluate": "pipeline.config.classifier:Evaluate",
     "denoise": "pipeline.config.denoise:Denoise",
+    "represent": "pipeline.config.represent:Represent",
 }
 LAYERS = "pretrain"
 
