@@ -17,7 +17,7 @@ from pipeline.seeding import make_generator, make_numpy_rng
 
 NOISE = Gaussian(0.5)
 LINEAR_DB = 17.5
-EPOCHS = 5
+EPOCHS = 40
 BATCH = 128
 SAMPLES = 20
 

@@ -21,8 +21,8 @@ from pipeline.seeding import derive_seed
 from pipeline.training.stream import as_tensor
 
 CLUSTERS = 10
-SEEDS = 1
-EPOCHS, MIXTURE_EPOCHS = 10, 10
+SEEDS = 3
+EPOCHS, MIXTURE_EPOCHS = 40, 40
 BATCH = 128
 PCA = 30
 

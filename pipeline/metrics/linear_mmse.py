@@ -41,7 +41,8 @@ def estimate_from_noise(moments: Moments, y: Tensor, *, gain: float, offset: flo
     noisy = noisy + torch.diag(variance.double())
     rows = y.flatten(1).double() - (gain * moments.mean + offset)
     x = moments.mean + gain * rows @ torch.linalg.solve(noisy, moments.covariance)
-    return x.view_as(y).to(y.dtype)
+    found: Tensor = x.view_as(y).to(y.dtype)
+    return found
 
 
 def salt_and_pepper_variance(moments: Moments, share: float) -> Tensor:
