@@ -43,7 +43,7 @@ def test_pca_codes_are_scikit_learns_up_to_signs() -> None:
         np.testing.assert_allclose(np.abs(codes), np.abs(expected), atol=1e-9)
 
 
-def blobs(count: int) -> tuple[np.ndarray, np.ndarray]:  # type: ignore[type-arg]
+def blobs(count: int) -> tuple[np.ndarray, np.ndarray]:
     labels = np.arange(count) % 3
     return 10 * np.eye(3)[labels] + RNG.normal(size=(count, 3)), labels
 

@@ -79,7 +79,15 @@ def _linear(digits: Digits, spoilt: Spoilt) -> Tensor:
     return linear_estimate(moments, NOISE, spoilt)
 
 
-def _row(name: str, clean: Tensor, restored: Tensor, **others: float | None) -> Row:
+def _row(
+    name: str,
+    clean: Tensor,
+    restored: Tensor,
+    *,
+    baseline: float | None = None,
+    bar: float | None = None,
+    goal: float | None = None,
+) -> Row:
     score = psnr(clean, restored, make_numpy_rng(SEED, "denoise", "interval"))
     return Row(
         name=f"MNIST, sigma 0.5, {name}",
@@ -89,5 +97,7 @@ def _row(name: str, clean: Tensor, restored: Tensor, **others: float | None) -> 
         high=score.high,
         seeds=1,
         better="higher",
-        **others,
+        baseline=baseline,
+        bar=bar,
+        goal=goal,
     )

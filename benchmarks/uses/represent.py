@@ -72,7 +72,7 @@ def _codes(digits: Digits, train: Floats, test: Floats) -> Codes:
     return Codes(train, digits.labels, test, digits.test_labels)
 
 
-def _rows(images: np.ndarray) -> np.ndarray:  # type: ignore[type-arg]
+def _rows(images: np.ndarray) -> np.ndarray:
     return as_floats(images).flatten(1).numpy()
 
 

@@ -104,11 +104,11 @@ def _encode(one: Representation, train: Split, test: Split) -> Codes:
     return _codes(encode_images(one.model, train.images), encode_images(one.model, test.images), train, test)
 
 
-def _codes(train_rows: np.ndarray, test_rows: np.ndarray, train: Split, test: Split) -> Codes:  # type: ignore[type-arg]
+def _codes(train_rows: np.ndarray, test_rows: np.ndarray, train: Split, test: Split) -> Codes:
     return Codes(train_rows, train.labels, test_rows, test.labels)
 
 
-def _rows(images: np.ndarray) -> np.ndarray:  # type: ignore[type-arg]
+def _rows(images: np.ndarray) -> np.ndarray:
     return images.reshape(len(images), -1).astype(np.float32) / 255
 
 
@@ -119,5 +119,5 @@ def _cell(values: Sequence[float] | None) -> str:
     return f"{shares.mean():.1f} +- {_sd(shares):.1f}"
 
 
-def _sd(values: np.ndarray) -> float:  # type: ignore[type-arg]
+def _sd(values: np.ndarray) -> float:
     return float(values.std(ddof=1)) if len(values) > 1 else 0.0

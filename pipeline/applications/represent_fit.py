@@ -1,6 +1,7 @@
 """Trains the VAEs whose codes `represent` looks at, one a seed."""
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -32,7 +33,7 @@ def fit_representation(
 ) -> Representation:
     """VAE `number` of uint8 images (N, C, H, W), without labels. Raises ValueError when a loss is not finite."""
     how = replace(how, seed=derive_seed(how.seed, "represent", number))
-    sizes = {
+    sizes: dict[str, Any] = {
         "hidden_sizes": settings.hidden_sizes,
         "latent_dim": settings.latent_dim,
         "beta": settings.beta,

@@ -6,7 +6,6 @@ import warnings
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 from sklearn.cluster import KMeans
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
@@ -82,7 +81,7 @@ def fit_mixture(rows: Floats, num_clusters: int, seed: int, *, covariance: str =
         return model.fit(np.asarray(rows, np.float64))
 
 
-def pca_codes(train: npt.NDArray[np.float32], test: npt.NDArray[np.float32], size: int) -> tuple[Floats, Floats]:
+def pca_codes(train: Floats, test: Floats, size: int) -> tuple[Floats, Floats]:
     """Principal components of the train rows, (N, size) and (M, size)."""
     mean = train.mean(0)
     centred = train - mean
