@@ -43,6 +43,15 @@ QUICK = (
     "anomaly.encoder_steps=10",
     "anomaly.rbm_steps=20",
     "anomaly.conv_steps=10",
+    "denoise.steps=10",
+    "denoise.rbm_steps=10",
+    "denoise.gibbs_rounds=5",
+    "denoise.posterior_steps=3",
+    "denoise.posterior_samples=2",
+    "denoise.images=30",
+    "represent.steps=10",
+    "represent.seeds=2",
+    "represent.map_images=50",
 )
 """Every stage for real, with as little training as shows that it works."""
 

@@ -34,6 +34,8 @@ SECTIONS = {
     "finetune": "pipeline.config.classifier:Finetune",
     "evaluate": "pipeline.config.classifier:Evaluate",
     "anomaly": "pipeline.config.anomaly:Anomaly",
+    "denoise": "pipeline.config.denoise:Denoise",
+    "represent": "pipeline.config.represent:Represent",
 }
 LAYERS = "pretrain"
 
