@@ -25,6 +25,7 @@ SPEC = StageSpec(
         paths.STUDY,
         paths.FINETUNE,
         paths.EVALUATE,
+        paths.APPLICATIONS,
         paths.METRICS,
         paths.PLOTS,
         TEMPLATES,
