@@ -25,9 +25,9 @@ S = TypeVar("S")
 
 VALIDATION = 0.1
 RANKS = (2, 5, 10, 20, 40)
-SURPRISE_GRID = tuple(product((50, 100, 200), (40, 80), (0.06, 0.08, 0.1)))
+SURPRISE_GRID = ((100, 40, 0.1), (100, 60, 0.08), (100, 80, 0.1), (200, 60, 0.08))
 """Factors, epochs and regularisation at a rate of 0.01."""
-ALS_GRID = tuple(product((32, 64), (0.1, 10.0), (1.0, 5.0)))
+ALS_GRID = ((32, 0.1, 5.0), (64, 0.1, 1.0), (32, 10.0, 5.0), (64, 10.0, 5.0))
 """Factors, regularisation and the weight of a rating."""
 
 
