@@ -37,6 +37,10 @@ QUICK = (
     "tune.budget=50",
     "study.steps=12",
     "finetune.epochs=1",
+    "documents.seeds=1",
+    "documents.epochs=1",
+    "documents.ais_documents=5",
+    "documents.ais_temperatures=10",
 )
 """Every stage for real, with as little training as shows that it works."""
 

@@ -28,14 +28,14 @@ from pipeline.applications.recommend import (
     rank_all,
     tell,
 )
-from pipeline.applications.recommend_command import list_best, parse_command
+from pipeline.applications.recommend_command import Command, list_best, parse_command
 from pipeline.applications.story import Drawing, read_stories
 from pipeline.config.recommend import Recommend
 from pipeline.data.ratings import Ratings
 from pipeline.metrics.ranking import score_ranking
 from pipeline.metrics.ratings import score_ratings
 from pipeline.stage import run_stage
-from stages.recommend import SPEC, Command, main, recommend
+from stages.recommend import SPEC, main, recommend
 
 ROOT = Path(__file__).parent.parent
 NAME = "RBM, an example per item"

@@ -105,7 +105,7 @@ def picture_predictions(predicted: Amounts, test: Ratings) -> npt.NDArray[np.uin
     counts = np.zeros((len(test.scale), len(test.scale)))
     np.add.at(counts, (test.values, nearest), 1)
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    return np.rint(255 * (1 - shares)).astype(np.uint8)
+    return np.asarray(np.rint(255 * (1 - shares)), dtype=np.uint8)
 
 
 # --- the story

@@ -31,6 +31,7 @@ SECTIONS = {
     "study": "pipeline.config.classifier:Study",
     "finetune": "pipeline.config.classifier:Finetune",
     "evaluate": "pipeline.config.classifier:Evaluate",
+    "documents": "pipeline.config.documents:Documents",
     "recommend": "pipeline.config.recommend:Recommend",
 }
 LAYERS = "pretrain"
