@@ -52,6 +52,10 @@ QUICK = (
     "represent.steps=10",
     "represent.seeds=2",
     "represent.map_images=50",
+    "documents.seeds=1",
+    "documents.epochs=1",
+    "documents.ais_documents=5",
+    "documents.ais_temperatures=10",
 )
 """Every stage for real, with as little training as shows that it works."""
 

@@ -36,6 +36,8 @@ SECTIONS = {
     "anomaly": "pipeline.config.anomaly:Anomaly",
     "denoise": "pipeline.config.denoise:Denoise",
     "represent": "pipeline.config.represent:Represent",
+    "documents": "pipeline.config.documents:Documents",
+    "recommend": "pipeline.config.recommend:Recommend",
 }
 LAYERS = "pretrain"
 
