@@ -13,7 +13,7 @@ from pipeline.models.anogan import LatentEncoder
 from pipeline.models.losses import UNLABELLED, Batch
 from pipeline.models.row_vae import RowVAE
 from pipeline.models.vae_scores import draw_noise, reconstruction_and_kl
-from tests.test_gan import halves, seeded, small_gan
+from tests.gan_models import halves, seeded, small_gan
 
 
 def no_labels(rows: Tensor) -> Tensor:

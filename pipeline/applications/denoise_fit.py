@@ -91,6 +91,7 @@ def fit_rbm(settings: Denoise, images: Images, how: FitSettings) -> RBM:
         steps=settings.rbm_steps,
         batch_size=settings.batch_size,
         lr=RBM_LR,
+        schedule="linear_tail",
         momentum=RBM_MOMENTUM,
         weight_decay=0.0,
         gibbs_steps=1,

@@ -1,7 +1,7 @@
 """A VAE whose label is a latent variable where it is unknown: model M2 of Kingma, Rezende, Mohamed & Welling 2014.
 
-M1 is a VAE such as `ImportanceVAE`, on whose codes any classifier learns; M1+M2 is M2 with Gaussian inputs, drawn from M1's
-posterior: 3.33 +- 0.14 % of MNIST's test images with 100 labels there (table 1).
+M1 is a VAE such as `ImportanceVAE`, on whose codes any classifier learns; M1+M2 is M2 with Gaussian inputs, drawn from
+M1's posterior: 3.33 +- 0.14 % of MNIST's test images with 100 labels there (table 1).
 `python -m benchmarks.published_generators --rows semi_supervised`.
 """
 
