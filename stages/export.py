@@ -27,7 +27,7 @@ def export(kind: str, draw: int, out: Path, limits: Privacy) -> None:
         raise ValueError(f"{images} is not the set that {folder / CARD} describes: run `dvc repro augment@{kind}`")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ValueError(f"--out must be a new or empty folder, got {out}: name another")
-    own = card | {"sets": [entry], "verdict": entry["verdict"], "sentence": f"label draw {draw} {entry['sentence']}"}
+    own = card | {"sets": [entry], "verdict": entry["verdict"], "sentence": f"label draw {draw}: {entry['sentence']}"}
     out.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(images, out / "images.npy")
     shutil.copyfile(folder / f"labels-{draw}.npy", out / "labels.npy")

@@ -186,7 +186,7 @@ def _card(kind: str) -> Json:
         "differential_privacy": {"sentence": "Differentially private training."} if kind == "vae" else None,
         "sets": sets,
         "verdict": worst["verdict"],
-        "sentence": f"label draw 1 {worst['sentence']}",
+        "sentence": f"label draw 1: {worst['sentence']}",
     }
 
 

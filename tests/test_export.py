@@ -121,7 +121,7 @@ def test_the_study_is_warned_or_stopped(project: Path) -> None:
     heard: list[str] = []
     pass_gate([], "block", heard.append)
     pass_gate(["vae"], "warn", heard.append)
-    assert "the vae's synthetic sets: label draw 1 failed: attack nearest pixels" in heard[0]
+    assert "the vae's synthetic sets: label draw 1: failed: attack nearest pixels" in heard[0]
     with pytest.raises(ValueError, match=r"privacy\.gate blocks their use: mend that, or leave vae out of study\.arms"):
         pass_gate(["vae"], "block", heard.append)
     with pytest.raises(ValueError, match="run `dvc repro augment@gan`"):

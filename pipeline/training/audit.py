@@ -84,7 +84,7 @@ def make_card(
         "differential_privacy": training,
         "sets": told,
         "verdict": worst["verdict"],
-        "sentence": f"label draw {worst['draw']} {worst['sentence']}",
+        "sentence": f"label draw {worst['draw']}: {worst['sentence']}",
     }
 
 
