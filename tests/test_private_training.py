@@ -37,6 +37,7 @@ def small_net() -> ConvNet:
         "steps": 1,
         "batch_size": 1,
         "lr": 0.1,
+        "schedule": "linear_tail",
         "momentum": 0.0,
         "weight_decay": 0.0,
         "gibbs_steps": 1,
