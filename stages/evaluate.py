@@ -1,4 +1,4 @@
-"""The only reader of the test split: scores every trained classifier and says which arms help.
+"""Scores every trained classifier on the test split, which no choice has seen, and says which arms help.
 
 Writes out/evaluate: trials.csv (scores of every model), comparisons.csv (paired differences), verdict.json (the same in
 words), finetune.json (the two models trained on all labels), confusion.csv (counts of the better recipe's model).
