@@ -8,13 +8,14 @@ import numpy as np
 
 from pipeline import paths
 from pipeline.applications.anomaly import Found, judge_tasks, make_tasks, publish_model, run_tasks, threshold_of
-from pipeline.applications.anomaly_command import MAGNIFY, load_detector, run_command
+from pipeline.applications.anomaly_command import MAGNIFY, judge_folder, load_detector
 from pipeline.applications.anomaly_fits import BASELINES, FITS, DetectorData, DetectorTask
 from pipeline.applications.anomaly_pictures import map_grid
 from pipeline.applications.anomaly_story import as_metrics, as_rows, summarise, tell
 from pipeline.applications.anomaly_table import load_table, rate_table
 from pipeline.applications.story import Drawing, write_story
 from pipeline.artifacts import write_table
+from pipeline.command import run_command
 from pipeline.config.anomaly import Anomaly
 from pipeline.config.generators import Gan, Vae
 from pipeline.data.pictures import write_png
@@ -122,15 +123,8 @@ def draw(tasks: Sequence[DetectorTask], test: Split, folder: Path, plots: Path) 
 
 
 def main(words: list[str]) -> int:
-    """The exit code."""
-    if not words:
-        return run_stage(SPEC, anomaly)
-    try:
-        print(run_command(words))
-    except (ValueError, OSError) as error:
-        print(f"{NAME}: {error}", file=sys.stderr)
-        return 1
-    return 0
+    """The exit code of the stage, or of the command when there are words."""
+    return run_command(NAME, lambda: judge_folder(words)) if words else run_stage(SPEC, anomaly)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from pipeline.applications.denoise_fit import fit_denoisers, make_corruptions
 from pipeline.applications.denoise_picture import restoration_rows
 from pipeline.applications.image_fit import FitSettings
 from pipeline.applications.story import write_story
+from pipeline.command import run_command
 from pipeline.config.denoise import Denoise
 from pipeline.data.pictures import image_grid, write_png
 from pipeline.data.prepared import load_prepared
@@ -66,12 +67,7 @@ def main(words: list[str]) -> int:
     """The exit code of the stage, or of the command when there are words."""
     if not words:
         return run_stage(SPEC, denoise)
-    try:
-        print(denoise_folder(parse_command(words)))
-    except (ValueError, OSError) as error:
-        print(f"denoise: {error}", file=sys.stderr)
-        return 1
-    return 0
+    return run_command(SPEC.name, lambda: denoise_folder(parse_command(words)))
 
 
 if __name__ == "__main__":

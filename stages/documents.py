@@ -24,6 +24,7 @@ from pipeline.applications.documents import (
 )
 from pipeline.applications.story import write_story
 from pipeline.artifacts import read_json, write_json
+from pipeline.command import run_command
 from pipeline.config.documents import Documents
 from pipeline.config.load import load_params
 from pipeline.config.run import Run
@@ -91,25 +92,24 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
     return parser.parse_args(words)
 
 
-def main(words: Sequence[str]) -> int:
-    """The exit code."""
-    command = parse(words)
-    try:
-        params = load_params(Path("params.yaml"))
-        set_threads(params.section(Run).threads)
-        corpus = load_corpus(params.section(Documents))
-        model = load_topics(command.model, corpus.words)
-        query = count_in(split_words(command.like.read_text("utf-8", "replace")), corpus.words)
-        if not query.any():
-            raise ValueError(f"--like {command.like} has none of the {len(corpus.words)} counted words: give another")
-        best = nearest_by_cosine(encode(model, query[None]), encode(model, corpus.counts), command.top)[0]
-    except (ValueError, OSError) as error:
-        print(f"documents: {error}", file=sys.stderr)
-        return 1
-    for row in np.asarray(best).tolist():
-        print(f"{corpus.subject_names[corpus.subjects[row]]:20} {corpus.names[row]}")
-    return 0
+def list_like(words: Sequence[str]) -> str:
+    """Subjects and names of the texts that are most like one, a line each."""
+    command, params = parse(words), load_params(Path("params.yaml"))
+    set_threads(params.section(Run).threads)
+    corpus = load_corpus(params.section(Documents))
+    model = load_topics(command.model, corpus.words)
+    query = count_in(split_words(command.like.read_text("utf-8", "replace")), corpus.words)
+    if not query.any():
+        raise ValueError(f"--like {command.like} has none of the {len(corpus.words)} counted words: give another")
+    best = nearest_by_cosine(encode(model, query[None]), encode(model, corpus.counts), command.top)[0]
+    rows = np.asarray(best).tolist()
+    return "\n".join(f"{corpus.subject_names[corpus.subjects[row]]:20} {corpus.names[row]}" for row in rows)
+
+
+def main(words: list[str]) -> int:
+    """The exit code of the stage, or of the command when there are words."""
+    return run_command(SPEC.name, lambda: list_like(words)) if words else run_stage(SPEC, documents)
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]) if sys.argv[1:] else run_stage(SPEC, documents))
+    sys.exit(main(sys.argv[1:]))

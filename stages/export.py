@@ -10,6 +10,7 @@ from pathlib import Path
 
 from pipeline import paths
 from pipeline.artifacts import hash_file, write_json, write_text
+from pipeline.command import run_command
 from pipeline.config.classifier import GENERATORS
 from pipeline.config.load import load_params
 from pipeline.config.privacy import Privacy
@@ -42,13 +43,13 @@ def main(words: list[str]) -> int:
     parser.add_argument("--out", type=Path, required=True, help="a new or empty folder")
     parser.add_argument("--draw", type=int, default=0, help="of which label draw's model; 0 without it")
     given = parser.parse_args(words)
-    try:
+
+    def body() -> Path:
         export(given.model, given.draw, given.out, load_params(Path("params.yaml")).section(Privacy))
-    except (ValueError, OSError) as error:
-        print(f"export: {error}", file=sys.stderr)
-        return 1
-    print(given.out)
-    return 0
+        out: Path = given.out
+        return out
+
+    return run_command("export", body)
 
 
 if __name__ == "__main__":

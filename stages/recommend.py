@@ -18,6 +18,7 @@ from pipeline.applications.recommend import (
 from pipeline.applications.recommend_command import Command, format_list, list_best, parse_command
 from pipeline.applications.story import Drawing, write_story
 from pipeline.artifacts import read_array, read_json, write_array, write_json
+from pipeline.command import run_command
 from pipeline.config.load import load_params
 from pipeline.config.recommend import OFF, Recommend
 from pipeline.config.run import Run
@@ -84,23 +85,23 @@ def run_split(stage: Stage, ratings: Ratings, settings: Recommend, how: How, num
     write_json(kept, {"errors": errors, "rankings": rankings})
 
 
-def main(command: Command) -> int:
-    """Prints the best items for a user; the exit code."""
-    try:
-        params = load_params(Path("params.yaml"))
-        set_threads(params.section(Run).threads)
-        path = command.ratings or Path(params.section(Recommend).ratings)
-        if str(path) == OFF:
-            raise ValueError(f"recommend.ratings is {OFF}, which holds none: set it in params.yaml, or give --ratings")
-        ratings = load_ratings(path.expanduser())
-        recommender = load_recommender(command.model or FOLDER / "rating.safetensors", ratings)
-        print(format_list(list_best(recommender, ratings, command.user, command.top)))
-    except (ValueError, OSError) as error:
-        print(f"recommend: {error}", file=sys.stderr)
-        return 1
-    return 0
+def list_items(command: Command) -> str:
+    """The best items for a user."""
+    params = load_params(Path("params.yaml"))
+    set_threads(params.section(Run).threads)
+    path = command.ratings or Path(params.section(Recommend).ratings)
+    if str(path) == OFF:
+        raise ValueError(f"recommend.ratings is {OFF}, which holds none: set it in params.yaml, or give --ratings")
+    ratings = load_ratings(path.expanduser())
+    recommender = load_recommender(command.model or FOLDER / "rating.safetensors", ratings)
+    return format_list(list_best(recommender, ratings, command.user, command.top))
+
+
+def main(words: list[str]) -> int:
+    """The exit code of the stage, or of the command when there are words."""
+    command = parse_command(words)
+    return run_stage(SPEC, recommend) if command is None else run_command(SPEC.name, lambda: list_items(command))
 
 
 if __name__ == "__main__":
-    found = parse_command(sys.argv[1:])
-    sys.exit(run_stage(SPEC, recommend) if found is None else main(found))
+    sys.exit(main(sys.argv[1:]))

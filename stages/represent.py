@@ -11,6 +11,7 @@ from pipeline.applications.represent_command import parse_command, represent_fol
 from pipeline.applications.represent_fit import encode_images, fit_representation
 from pipeline.applications.represent_picture import draw_map
 from pipeline.applications.story import write_story
+from pipeline.command import run_command
 from pipeline.config.represent import Represent
 from pipeline.data.pictures import write_png
 from pipeline.data.prepared import Split, load_prepared
@@ -58,12 +59,7 @@ def main(words: list[str]) -> int:
     """The exit code of the stage, or of the command when there are words."""
     if not words:
         return run_stage(SPEC, represent)
-    try:
-        print(represent_folder(parse_command(words)))
-    except (ValueError, OSError) as error:
-        print(f"represent: {error}", file=sys.stderr)
-        return 1
-    return 0
+    return run_command(SPEC.name, lambda: represent_folder(parse_command(words)))
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 
 from pipeline import paths
+from pipeline.command import run_command
 from pipeline.config.load import Params, load_params
 from pipeline.config.monitor import Monitor
 from pipeline.config.run import Run
@@ -60,18 +61,18 @@ def validation_images(prepared: Prepared, labels: Labels) -> Images:
     return np.array(prepared.validation.images[positions])
 
 
+def sample(words: list[str]) -> Path:
+    """The picture's file."""
+    command, params = parse_command(words), load_params(Path("params.yaml"))
+    set_threads(params.section(Run).threads)
+    tiles, columns = pad_rows(make_rows(command, params, load_prepared(paths.PREPARED)))
+    write_png(command.out, image_grid(tiles, columns), magnify=MAGNIFY)
+    return command.out
+
+
 def main(words: list[str]) -> int:
     """The exit code."""
-    try:
-        command, params = parse_command(words), load_params(Path("params.yaml"))
-        set_threads(params.section(Run).threads)
-        tiles, columns = pad_rows(make_rows(command, params, load_prepared(paths.PREPARED)))
-        write_png(command.out, image_grid(tiles, columns), magnify=MAGNIFY)
-    except (ValueError, OSError) as error:
-        print(f"sample: {error}", file=sys.stderr)
-        return 1
-    print(command.out)
-    return 0
+    return run_command("sample", lambda: sample(words))
 
 
 if __name__ == "__main__":

@@ -42,6 +42,7 @@ LAYERS = [
     (
         "pipeline.config",
         "pipeline.paths",
+        "pipeline.command",
         "pipeline.artifacts",
         "pipeline.weights",
         "pipeline.seeding",

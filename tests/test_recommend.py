@@ -159,12 +159,12 @@ def test_the_stage_leaves_a_story_and_machines_that_recommend(
     assert "+-" in story.tables[0].rows[0].values[0]
     assert Path(story.drawings[0].path).is_file()
     capsys.readouterr()
-    assert main(Command("u3", 4, None, Path("ratings.csv"))) == 0
+    assert main(["--user", "u3", "--top", "4", "--ratings", "ratings.csv"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 5
     rated = {f"i{item}" for user, item in zip(two_tastes().users, two_tastes().items, strict=True) if user == 3}
     assert not {line.split()[1] for line in lines[1:]} & rated
-    assert main(Command("nobody", 4, None, Path("ratings.csv"))) == 1
+    assert main(["--user", "nobody", "--top", "4", "--ratings", "ratings.csv"]) == 1
     assert "--user nobody has no rating: give one of the 40 users" in capsys.readouterr().err
 
 

@@ -41,7 +41,7 @@ def load_detector(path: Path) -> LoadedDetector:
     return LoadedDetector(detector.eval(), **facts)
 
 
-def run_command(words: Sequence[str]) -> str:
+def judge_folder(words: Sequence[str]) -> str:
     """Scores the pictures; writes scores.csv and, of the strangest, maps.png.  Returns what to tell.
 
     Raises ValueError when model and pictures do not fit, or a file is no picture.
