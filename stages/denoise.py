@@ -29,6 +29,8 @@ SPEC = StageSpec(
     outputs=(paths.application("denoise"), paths.plots("denoise")),
 )
 PICTURE = "restored.png"
+SOLVING_THREADS = 1
+"""Many small systems of equations: beside another busy process two threads take minutes, one takes seconds."""
 
 
 def denoise(stage: Stage) -> None:
@@ -38,6 +40,7 @@ def denoise(stage: Stage) -> None:
         seed=run.seed, accelerator=resolve_accelerator(run.accelerator), precision=run.precision, work=stage.work
     )
     models = fit_denoisers(settings, np.array(prepared.train.images), how)
+    set_threads(SOLVING_THREADS)
     clean = as_tensor(np.array(load_test(paths.TEST).images[: settings.images])).float() / 255
     train, validation = (as_tensor(np.array(s.images)).float() / 255 for s in (prepared.train, prepared.validation))
     scores = {}

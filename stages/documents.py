@@ -27,7 +27,6 @@ from pipeline.artifacts import read_json, write_json
 from pipeline.command import run_command
 from pipeline.config.documents import Documents
 from pipeline.config.load import load_params
-from pipeline.config.run import Run
 from pipeline.data.documents import Corpus, count_in, split_words
 from pipeline.device import resolve_accelerator, set_threads
 from pipeline.metrics.retrieval import nearest_by_cosine
@@ -37,15 +36,17 @@ from pipeline.stage import Stage, StageSpec, run_stage
 FOLDER = paths.application("documents")
 SPEC = StageSpec(
     "documents",
-    params=("run.seed", "run.threads", "run.accelerator", "run.precision", "documents"),
+    params=("run.seed", "run.accelerator", "run.precision", "documents"),
     outputs=(FOLDER,),
 )
 MODEL = "topics.safetensors"
+THREADS = 1
+"""Many small products: beside another busy process two threads wait for each other most of the time."""
 
 
 def documents(stage: Stage) -> None:
     settings = stage.section(Documents)
-    set_threads(stage.run.threads)
+    set_threads(THREADS)
     corpus = load_corpus(settings)
     with stage.progress(settings.seeds, stage.name) as progress:
         for number in range(settings.seeds):
@@ -95,7 +96,7 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
 def list_like(words: Sequence[str]) -> str:
     """Subjects and names of the texts that are most like one, a line each."""
     command, params = parse(words), load_params(Path("params.yaml"))
-    set_threads(params.section(Run).threads)
+    set_threads(THREADS)
     corpus = load_corpus(params.section(Documents))
     model = load_topics(command.model, corpus.words)
     query = count_in(split_words(command.like.read_text("utf-8", "replace")), corpus.words)

@@ -26,6 +26,8 @@ SPEC = StageSpec(
     outputs=(paths.application("represent"), paths.plots("represent")),
 )
 PICTURE = "map.png"
+SCORING_THREADS = 1
+"""Many small products: beside another busy process two threads wait for each other most of the time."""
 
 
 def represent(stage: Stage) -> None:
@@ -42,6 +44,7 @@ def represent(stage: Stage) -> None:
             found.append(fit_representation(settings, train.images, validation, classes, how, number))
             progress.update(number + 1)
     test, best = load_test(paths.TEST), found[best_by_elbo(found)].model
+    set_threads(SCORING_THREADS)
     scores = score_all(found, train, Split(np.array(test.images), test.labels), classes, run.seed)
     folder, plots = stage.output(paths.application(stage.name)), stage.output(paths.plots(stage.name))
     save_vae(folder / "vae.safetensors", best)
