@@ -41,7 +41,15 @@ def top_partition(digits: Digits, dbn: DBN, annealing: Annealing) -> LogPartitio
 
 
 def likelihood_row(
-    name: str, digits: Digits, effort: Effort, dbn: DBN, annealing: Annealing, bar: float, baseline: float
+    name: str,
+    digits: Digits,
+    effort: Effort,
+    dbn: DBN,
+    annealing: Annealing,
+    *,
+    bar: float,
+    baseline: float,
+    goal: float | None = None,
 ) -> Row:
     """Mean log p(v) of the test images under the one layer of `dbn`."""
     rbm = dbn.rbms()[0]
@@ -57,6 +65,7 @@ def likelihood_row(
         seeds=1,
         baseline=baseline,
         bar=effort.bar(bar),
+        goal=None if goal is None else effort.bar(goal),
         better="higher",
     )
 
@@ -67,7 +76,8 @@ def measure_rbm(digits: Digits, effort: Effort) -> list[Row]:
     steps = effort.steps(20, len(digits.data.images))
     layer = dense_layer(num_hidden=500, steps=steps, lr=0.1, gibbs_steps=1, persistent=True)
     dbn = train(digits, effort, layer, sampled=True)
-    row = likelihood_row("RBM 784-500, PCD, test log p(v)", digits, effort, dbn, effort.annealing(6_000), -93.0, -91.0)
+    name, annealing = "RBM 784-500, PCD, test log p(v)", effort.annealing(6_000)
+    row = likelihood_row(name, digits, effort, dbn, annealing, bar=-93.0, baseline=-91.0)
     seconds = time.perf_counter() - began
     return [row, Row(name="its training and scoring", value=seconds, unit="s", bar=effort.bar(RBM_TIME_BAR_S))]
 
@@ -85,7 +95,8 @@ def measure_best_rbm(digits: Digits, effort: Effort) -> list[Row]:
     """784-500 by centred PCD-5, 200 epochs: 40 minutes of one core, and the annealing."""
     dbn = train_best_rbm(digits, effort)
     annealing = effort.annealing(20_000)
-    return [likelihood_row("RBM 784-500, best, test log p(v)", digits, effort, dbn, annealing, -85.5, -86.34)]
+    name = "RBM 784-500, best, test log p(v)"
+    return [likelihood_row(name, digits, effort, dbn, annealing, bar=-85.5, baseline=-86.34, goal=-84.5)]
 
 
 def measure_dbn(digits: Digits, effort: Effort) -> list[Row]:
@@ -111,6 +122,7 @@ def measure_dbn(digits: Digits, effort: Effort) -> list[Row]:
         seeds=1,
         baseline=-84.55,
         bar=effort.bar(-85.0),
+        goal=effort.bar(-84.0),
         better="higher",
     )
     return [row]
