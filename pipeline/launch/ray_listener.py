@@ -1,6 +1,7 @@
 """What Tune tells of its trials in the driver, passed on to the sweep's recorder."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from pipeline.tuning.points import Values
@@ -34,13 +35,26 @@ def make_listener(recorder: Recorder, start: Values, hear: Hear) -> Any:
 
         def on_trial_error(self, *, trials: list[Any], trial: Any, **_: Any) -> None:
             failed = recorder.begin(number_of(trials, trial), {**start, **trial.config})
-            error = trial.get_pickled_error() or trial.get_error()
+            error = _error_of(trial)
             failed.failure = _reason(error)
             # Without an error, or with that of an actor, and not for the last time: Tune retries only what was running.
             died = error is None or isinstance(error, ray.exceptions.RayActorError)
             failed.lost = died and trial.num_failures <= MAX_RETRIES
 
     return Listener()
+
+
+def _error_of(trial: Any) -> Exception | None:
+    """From the driver's own folder: `trial.get_pickled_error()` reads a copy that may not be there yet."""
+    from ray import cloudpickle
+
+    if trial.pickled_error_file is not None and Path(trial.pickled_error_file).is_file():
+        with Path(trial.pickled_error_file).open("rb") as file:
+            error: Exception = cloudpickle.load(file)
+        return error
+    if trial.error_file is not None and Path(trial.error_file).is_file():
+        return RuntimeError(Path(trial.error_file).read_text())
+    return None
 
 
 def _reason(error: Exception | None) -> str:
